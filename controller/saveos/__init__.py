@@ -1,0 +1,3 @@
+"""SaveOS: backs up and maintains a fleet of Linux servers."""
+
+__version__ = "0.1.0"

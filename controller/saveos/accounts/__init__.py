@@ -1,0 +1,1 @@
+"""Owns tenants, users, sessions, API and agent tokens, and the audit trail."""

@@ -1,0 +1,1 @@
+"""Owns the archives that check-ins reported."""

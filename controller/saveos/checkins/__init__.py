@@ -1,0 +1,1 @@
+"""Owns what agents tell: the runs of backups and restores, idempotent by run id."""

@@ -1,0 +1,1 @@
+"""The command saveos: client commands (HTTP only) and server commands."""

@@ -1,0 +1,66 @@
+"""Settings of one installation, read from SAVEOS_* environment variables; env.example names them all."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parents[1]
+
+
+class Settings(BaseSettings):
+    """One installation's settings; frozen, so that no feature changes them while running."""
+
+    model_config = SettingsConfigDict(env_prefix="SAVEOS_", frozen=True, env_ignore_empty=True)
+
+    home: Path = Path("/var/lib/saveos")
+    listen: str = "127.0.0.1:8000"
+    database_url: str = ""
+    url: str = ""
+    max_jobs: int = Field(4, ge=1, le=64, description="Jobs that this worker runs at once")
+    forks: int = Field(20, ge=1, le=200, description="Hosts that one job works on at once")
+    lease_seconds: int = Field(15, ge=3, le=600, description="A job whose worker is silent so long is lost")
+    secure_cookies: bool = False
+    log_level: str = "info"
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+            raise ValueError(f"SAVEOS_LISTEN must look like 127.0.0.1:8000, not {value!r}")
+        return value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def public_url(self) -> str:
+        """Base URL that agents and people use, without a trailing slash."""
+        return (self.url or f"http://{self.listen}").rstrip("/")
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database's URL; SQLite under `home` unless SAVEOS_DATABASE_URL says otherwise."""
+        return self.database_url or f"sqlite:///{self.home / 'saveos.db'}"
+
+    @property
+    def fleet_dir(self) -> Path:
+        """Directory with ansible.cfg, playbooks/, roles/ and plugins/: the checkout, else the wheel's copy."""
+        return CHECKOUT if (CHECKOUT / "playbooks").is_dir() else PACKAGE / "_fleet"
+
+    @property
+    def templates_dir(self) -> Path:
+        """Directory of the dashboard's Jinja templates: the checkout's, else the wheel's copy."""
+        return CHECKOUT / "templates" if (CHECKOUT / "templates").is_dir() else PACKAGE / "_templates"
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """Return the process's settings. Raises pydantic.ValidationError on a bad variable."""
+    return Settings()

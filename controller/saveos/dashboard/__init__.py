@@ -1,0 +1,1 @@
+"""Owns the HTML pages. Calls services, holds no rule of its own."""

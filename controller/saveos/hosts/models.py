@@ -1,0 +1,71 @@
+"""Tables of hosts and groups."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from saveos.core.clock import now
+from saveos.core.database import Base, HasId
+
+
+class Host(HasId, Base):
+    """A managed machine. It can be an agent, a storage server, or both.
+
+    `state` is pending, enrolled, paused or decommissioned. Its protection is computed and kept
+    here when a run is recorded (`last_*`) so that lists need no join; `due_at` is when the next
+    archive is expected at the latest.
+    """
+
+    __tablename__ = "hosts"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "name"),
+        Index("ix_hosts_tenant_id_last_backup_at", "tenant_id", "last_backup_at"),
+        Index("ix_hosts_tenant_id_due_at", "tenant_id", "due_at"),
+    )
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str] = mapped_column(String(253))
+    address: Mapped[str] = mapped_column(String(253))
+    port: Mapped[int] = mapped_column(default=22)
+    user: Mapped[str] = mapped_column(String(64), default="root")
+    connection: Mapped[str] = mapped_column(String(10), default="ssh")  # ssh | local
+    ssh_host_keys: Mapped[list[Any]] = mapped_column(default=list)  # "type base64", pinned
+    is_agent: Mapped[bool] = mapped_column(default=True)
+    is_storage_server: Mapped[bool] = mapped_column(default=False)
+    tags: Mapped[list[Any]] = mapped_column(default=list)
+    policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
+    state: Mapped[str] = mapped_column(String(20), default="pending")
+    variables: Mapped[dict[str, Any]] = mapped_column(default=dict)  # extra role variables, agent_* or server_*
+    agent_public_key: Mapped[str] = mapped_column(String(1000), default="")
+    os: Mapped[str] = mapped_column(String(60), default="")
+    versions: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)  # what provisioning and health reported
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[datetime | None]
+    last_run_state: Mapped[str] = mapped_column(String(20), default="")
+    last_run_at: Mapped[datetime | None]
+    last_backup_at: Mapped[datetime | None]
+    last_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes, original size of the last archive
+    due_at: Mapped[datetime | None]
+
+
+class Group(HasId, Base):
+    """A named set of hosts."""
+
+    __tablename__ = "groups"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class GroupMember(Base):
+    """A host in a group."""
+
+    __tablename__ = "group_members"
+    group_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    host_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True, index=True
+    )

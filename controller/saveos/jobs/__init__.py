@@ -1,0 +1,1 @@
+"""Owns jobs: queue, states, leases, log chunks, event streams and dispatch."""

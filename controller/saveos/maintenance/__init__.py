@@ -1,0 +1,1 @@
+"""Owns operations.py, the one table of operations, and the routes that start them."""

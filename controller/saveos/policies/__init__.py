@@ -1,0 +1,1 @@
+"""Owns policies: what is backed up, when, how long it is kept."""

@@ -1,0 +1,1 @@
+"""Owns Borg repositories and the storage servers that hold them."""

@@ -1,0 +1,1 @@
+"""Owns restore requests: archive, paths, destination."""
