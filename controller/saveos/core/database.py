@@ -1,7 +1,7 @@
 """The one door to the database: engine, sessions, column types and the declarative base."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -63,13 +63,26 @@ class HasId:
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
 
 
+Topics = frozenset[tuple[uuid.UUID, str]]
+
+
+def touch(session: Session, tenant_id: uuid.UUID, topic: str) -> None:
+    """Note that `topic` of a tenant changed; told to the change feed after the commit, once."""
+    session.info.setdefault("topics", set()).add((tenant_id, topic))
+
+
 class Database:
-    """Engine and session factory of one database; made at start, closed at stop."""
+    """Engine and session factory of one database; made at start, closed at stop.
+
+    After each commit of `session()` every function of `after_commit` gets the topics that the unit
+    of work touched; they must not raise.
+    """
 
     def __init__(self, url: str, kek: bytes) -> None:
         """Connect lazily to `url`; every session carries `kek` in its `info`, for sealed columns."""
         self.engine = _engine(url)
         self.sessions = sessionmaker(self.engine, expire_on_commit=False, info={"kek": kek})
+        self.after_commit: list[Callable[[Topics], None]] = []
 
     @property
     def is_sqlite(self) -> bool:
@@ -81,6 +94,10 @@ class Database:
         """Open a session that commits at the end and rolls back on any error: one unit of work."""
         with self.sessions.begin() as session:
             yield session
+        topics: Topics = frozenset(session.info.pop("topics", ()))
+        if topics:
+            for tell in self.after_commit:
+                tell(topics)
 
     def close(self) -> None:
         """Close all connections."""

@@ -2,15 +2,20 @@
 
 import base64
 import json
+import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
+from fastapi import Query
 from pydantic import BaseModel
 
 from saveos.core.errors import Invalid
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items on a page")]
+Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before")]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,11 +37,21 @@ def decode_cursor(cursor: str, length: int) -> list[Any]:
     """Return the sort key in a cursor. Raises Invalid when it is not one of ours."""
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid("the cursor is not one that a list returned", field="cursor") from error
     if not isinstance(key, list) or len(key) != length:
         raise Invalid("the cursor belongs to another list", field="cursor")
     return key
+
+
+def decode_id(cursor: str | None) -> uuid.UUID | None:
+    """Return the id in the cursor of a list that is sorted by id; None without a cursor. Raises Invalid."""
+    if not cursor:
+        return None
+    try:
+        return uuid.UUID(decode_cursor(cursor, 1)[0])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Invalid("the cursor belongs to another list", field="cursor") from error
 
 
 def split(rows: Sequence[R], limit: int, key: Callable[[R], Sequence[Any]]) -> tuple[list[R], str | None]:
