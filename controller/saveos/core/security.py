@@ -7,12 +7,14 @@ docs/decisions.
 """
 
 import hashlib
+import hmac
 import os
 import secrets
 import uuid
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pwdlib import PasswordHash
 
@@ -81,6 +83,22 @@ def unseal(key: bytes, sealed: bytes, where: bytes) -> bytes:
         return AESGCM(key).decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], where)
     except InvalidTag as error:
         raise CannotOpen("a sealed value does not open: wrong key, or it was moved") from error
+
+
+def vault_encrypt(plaintext: str, password: str) -> str:
+    """Return `plaintext` in Ansible Vault's own format (1.1, AES256), to hand one value to one play.
+
+    Written here because importing Ansible for it would cost each controller 15 MB and 0.2 s.
+    """
+    data, salt = plaintext.encode(), os.urandom(32)
+    padding = 16 - len(data) % 16
+    derived = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 10_000, 80)
+    encryptor = Cipher(algorithms.AES(derived[:32]), modes.CTR(derived[64:])).encryptor()
+    sealed = encryptor.update(data + bytes([padding]) * padding) + encryptor.finalize()
+    digest = hmac.new(derived[32:64], sealed, "sha256").hexdigest()
+    body = "\n".join((salt.hex(), digest, sealed.hex())).encode().hex()
+    lines = (body[at : at + 80] for at in range(0, len(body), 80))
+    return "\n".join(("$ANSIBLE_VAULT;1.1;AES256", *lines)) + "\n"
 
 
 def new_token(prefix: str) -> str:
