@@ -1,0 +1,168 @@
+"""Commands about archives and restores."""
+
+from typing import Annotated, Any
+
+import typer
+
+from saveos.cli import output
+from saveos.cli.client import Client
+from saveos.cli.common import All, Limit, Wait, examples, group, playbook
+from saveos.cli.errors import CommandError
+from saveos.cli.jobs import accepted, finish, outcome
+
+archives = group("What is in the repositories.")
+restores = group("Bring files back.")
+Archive = Annotated[str, typer.Argument(help="The archive's id.", metavar="ARCHIVE")]
+Host = Annotated[str, typer.Option("--host", help="Host, by name or id.")]
+FromArchive = Annotated[str, typer.Option("--archive", help="Archive id, or latest.")]
+Paths = Annotated[list[str] | None, typer.Option("--path", "-p", help="Path in the archive; may be repeated.")]
+Destination = Annotated[
+    str,
+    typer.Option("--destination", "-d", help="Empty or new directory on the host (else a staging directory)."),
+]
+TargetHost = Annotated[str, typer.Option("--target-host", help="Restore to another host.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount these commands."""
+    app.add_typer(archives, name="archives")
+    app.add_typer(restores, name="restores")
+
+
+@archives.command("list", epilog=examples("saveos archives list --host web1", "saveos --json archives list"))
+def list_archives(
+    host: Host = "",
+    before: Annotated[str, typer.Option(help="Made before this ISO time.")] = "",
+    after: Annotated[str, typer.Option(help="Made after this ISO time.")] = "",
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """List archives, the newest first."""
+    show_archives(None if everything else limit, host=host, before=before, after=after)
+
+
+def show_archives(limit: int | None, **filters: str) -> None:
+    """Print archives that match."""
+    columns = {
+        "id": "id",
+        "host": "host",
+        "name": "name",
+        "made": lambda a: output.when(a["started_at"]),
+        "took": lambda a: output.duration(a.get("duration")),
+        "files": "files",
+        "size": lambda a: output.size(a.get("original_size")),
+        "added": lambda a: output.size(a.get("deduplicated_size")),
+        "check": "check_state",
+    }
+    empty = "No archive yet: saveos maintenance backup create HOST --wait"
+    output.page(Client().page("/archives", limit, **filters), columns, empty)
+
+
+@archives.command("show")
+def show_archive(archive: Archive) -> None:
+    """Show one archive."""
+    fields = {
+        "name": "name",
+        "id": "id",
+        "host": "host",
+        "made": lambda a: output.when(a["started_at"]),
+        "took": lambda a: output.duration(a.get("duration")),
+        "files": "files",
+        "size": lambda a: output.size(a.get("original_size")),
+        "compressed": lambda a: output.size(a.get("compressed_size")),
+        "added": lambda a: output.size(a.get("deduplicated_size")),
+        "check": "check_state",
+        "borg id": "borg_id",
+    }
+    output.fields(Client().get(f"/archives/{archive}"), fields)
+
+
+@archives.command("browse", epilog=examples("saveos archives browse 0199a7c4-… /etc/ssh"))
+def browse_archive(
+    archive: Archive, path: Annotated[str, typer.Argument(help="Directory in the archive.")] = "/"
+) -> None:
+    """List one directory of an archive."""
+    client = Client(instead=playbook("browse", maintenance_archive=archive, maintenance_path=path))
+    found = client.get(f"/archives/{archive}")
+    listing = browse(client, found["host"], found["name"], path)
+    if output.is_json():
+        output.emit(listing)
+        return
+    columns = {
+        "mode": "mode",
+        "owner": lambda e: f"{e.get('user') or '-'}:{e.get('group') or '-'}",
+        "size": lambda e: output.size(e.get("size")),
+        "name": lambda e: e.get("name") or e.get("path"),
+    }
+    output.page({"items": listing.get("entries", [])}, columns, "Nothing there.")
+    if listing.get("truncated"):
+        print("… the directory has more entries than are shown.")
+
+
+def browse(client: Client, host: str, archive: str, path: str) -> dict[str, Any]:
+    """Run the operation `browse` and return the host's listing of one directory."""
+    asked = {"targets": {"hosts": [host]}, "mode": "run", "parameters": {"archive": archive, "path": path}}
+    job = follow_quietly(client, client.post("/maintenance/browse", asked, once=True))
+    if outcome(client, job):
+        finish(client, job)
+    listing: dict[str, Any] = client.page(f"/jobs/{job['id']}/hosts", None)["items"][0]["result"]["browse"]
+    return listing
+
+
+def follow_quietly(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Wait for a short job without showing its log."""
+    for event, data in client.events(f"/jobs/{job['id']}/events"):
+        if event == "state":
+            job = data
+    return job
+
+
+@restores.command(
+    "create",
+    epilog=examples(
+        "saveos restores create --host web1 --path /etc/nginx --wait       latest archive, staging directory",
+        "saveos restores create --host web1 --archive 0199a7c4-… --destination /srv/back --wait",
+    ),
+)
+def create_restore(
+    host: Host = "",
+    archive: FromArchive = "latest",
+    paths: Paths = None,
+    destination: Destination = "",
+    target_host: TargetHost = "",
+    wait: Wait = False,
+) -> None:
+    """Restore an archive, or some of its paths, to a directory of a host."""
+    restore(host, archive, paths, destination, target_host, wait)
+
+
+def restore(
+    host: str, archive: str, paths: list[str] | None, destination: str, target_host: str, wait: bool
+) -> None:
+    """Ask for a restore; with `wait` follow it."""
+    if archive == "latest" and not host:
+        raise CommandError("Say whose latest archive: --host HOST, or --archive ID.", 2)
+    instead = playbook(
+        "restore", {"hosts": [host]}, maintenance_archive=archive, maintenance_destination=destination
+    )
+    client = Client(instead=instead)
+    body: dict[str, Any] = {"archive": archive, "paths": paths or [], "destination": destination}
+    body |= {"host": host} if host else {}
+    body |= {"target_host": target_host} if target_host else {}
+    made = client.post("/restores", body, once=True)
+    accepted(client, made["job"], wait)
+
+
+@restores.command("list")
+def list_restores(limit: Limit = 20, everything: All = False) -> None:
+    """List restores, the newest first."""
+    columns = {
+        "id": "id",
+        "host": "host",
+        "archive": "archive_id",
+        "paths": lambda r: r.get("paths") or "everything",
+        "destination": "destination",
+        "state": "state",
+        "asked": lambda r: output.when(r["created_at"]),
+    }
+    output.page(Client().page("/restores", None if everything else limit), columns, "No restore yet.")

@@ -1,0 +1,233 @@
+"""The one door from the command to the controller: HTTP with a bearer token.
+
+The address and token come from SAVEOS_URL and SAVEOS_TOKEN, else from the file `cli.json` that
+`saveos up` and `saveos login` write. Problem documents become one sentence and an exit code.
+"""
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saveos.cli.errors import FAILED, REFUSED, UNREACHABLE, USAGE, CommandError
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_HOME = "/var/lib/saveos"
+TIMEOUT = 60.0  # seconds; a page or an accepted job, never a whole job
+SILENCE = 45.0  # seconds without a byte after which an event stream counts as broken
+EXIT_CODES = {401: REFUSED, 403: REFUSED, 409: REFUSED, 413: USAGE, 422: USAGE, 429: REFUSED}
+
+
+@dataclass(frozen=True)
+class Login:
+    """Where the controller is, and the token that is shown to it; `source` says where both come from."""
+
+    url: str
+    token: str
+    source: str
+
+
+def login_files() -> list[Path]:
+    """Return the files that may hold a login, the first that can be read counts."""
+    home = Path(os.environ.get("SAVEOS_HOME") or DEFAULT_HOME)
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [home / "cli.json", config / "saveos" / "cli.json"]
+
+
+def read_login() -> Login:
+    """Return the login in force. Raises CommandError when there is none."""
+    url, token = os.environ.get("SAVEOS_URL"), os.environ.get("SAVEOS_TOKEN")
+    if url and token:
+        return Login(url.rstrip("/"), token, "SAVEOS_URL and SAVEOS_TOKEN")
+    login = stored_login(login_files())
+    if login is None:
+        raise CommandError(
+            "Not logged in: run `saveos login`, or set SAVEOS_URL and SAVEOS_TOKEN "
+            "(on the controller itself, run the command as root).",
+            REFUSED,
+        )
+    return Login(url.rstrip("/"), login.token, login.source) if url else login
+
+
+def stored_login(files: list[Path]) -> Login | None:
+    """Return the login in the first of `files` that is there and can be read."""
+    for path in files:
+        try:
+            stored = json.loads(path.read_text())
+            return Login(stored["url"].rstrip("/"), stored["token"], str(path))
+        except (FileNotFoundError, PermissionError, NotADirectoryError):
+            continue
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CommandError(f"{path} is damaged: log in again with `saveos login`.", REFUSED) from error
+    return None
+
+
+def write_login(path: Path, url: str, token: str) -> None:
+    """Write a login file that only its owner can read; replaces an older one in one step."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"url": url, "token": token}, file)
+        file.write("\n")
+    partial.replace(path)
+
+
+class Client:
+    """A session with the controller. `instead` is the ansible-playbook line that works without it."""
+
+    def __init__(self, login: Login | None = None, *, instead: str = "") -> None:
+        import httpx
+
+        self.login = login or read_login()
+        self.instead = instead
+        headers = {"User-Agent": "saveos-cli", "Accept": "application/json"}
+        if self.login.token:
+            headers["Authorization"] = f"Bearer {self.login.token}"
+        try:
+            self._http = httpx.Client(
+                base_url=f"{self.login.url}/api/v1", headers=headers, timeout=TIMEOUT, trust_env=False
+            )
+        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+            raise CommandError(
+                f"{self.login.url!r} from {self.login.source} is no address: {error}.", USAGE
+            ) from error
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET `path` below /api/v1; query values that are None or "" are left out."""
+        return self._call("GET", path, params={k: v for k, v in query.items() if v not in (None, "")})
+
+    def post(
+        self, path: str, body: Any = None, *, once: bool = False, headers: dict[str, str] | None = None
+    ) -> Any:
+        """POST JSON. With `once` an Idempotency-Key goes along, so a repeat makes nothing new."""
+        sent = dict(headers or {})
+        if once:
+            sent["Idempotency-Key"] = str(uuid.uuid4())
+        return self._call("POST", path, json=body if body is not None else {}, headers=sent)
+
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH with JSON."""
+        return self._call("PATCH", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """DELETE `path`."""
+        return self._call("DELETE", path)
+
+    def page(self, path: str, limit: int | None, **query: Any) -> dict[str, Any]:
+        """Return a list's first `limit` items (None: all), fetched page by page, and the next cursor."""
+        items: list[Any] = []
+        cursor = query.pop("cursor", None)
+        while True:
+            size = 500 if limit is None else min(500, limit - len(items))
+            body = self.get(path, limit=size, cursor=cursor, **query)
+            items += body["items"]
+            cursor = body.get("next")
+            if not cursor or (limit is not None and len(items) >= limit):
+                return {"items": items, "next": cursor}
+
+    def events(self, path: str) -> Iterator[tuple[str, Any]]:
+        """Yield (event, data) of a server-sent event stream until it ends; resumes after a break.
+
+        Raises CommandError when the controller stays away for about a minute.
+        """
+        import httpx
+
+        last, failures = "", 0
+        while True:
+            try:
+                headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
+                timeout = httpx.Timeout(TIMEOUT, read=SILENCE)
+                with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                    self._check(response)
+                    for event, data, identity in _parse_events(response.iter_lines()):
+                        last, failures = identity or last, 0
+                        yield event, data
+                        if event == "end":
+                            return
+            except httpx.TransportError as error:
+                if failures >= 12:
+                    raise self._unreachable(error) from error
+            failures += 1
+            time.sleep(min(0.2 * 2**failures, 8.0))
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        import httpx
+
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        self._check(response)
+        self.cookies = self._http.cookies
+        if response.status_code == 204 or not response.content:
+            return None
+        return _json(response)
+
+    def _unreachable(self, error: Exception) -> CommandError:
+        reason = str(error) or type(error).__name__
+        sentence = f"The controller at {self.login.url} does not answer ({reason}). "
+        sentence += "Is it running? On its machine: `saveos doctor`."
+        if self.instead:
+            sentence += f"\nWithout the controller the same is done by:\n  {self.instead}"
+        return CommandError(sentence, UNREACHABLE)
+
+    def _check(self, response: "httpx.Response") -> None:
+        if response.is_success:
+            return
+        response.read()
+        code = EXIT_CODES.get(response.status_code, FAILED)
+        if response.is_redirect:
+            raise CommandError(f"{self.login.url} is not the controller: it redirects elsewhere.", FAILED)
+        raise CommandError(_sentence(response, self.login), code)
+
+
+def _json(response: "httpx.Response") -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise CommandError(f"{response.url} did not answer with JSON: is this the controller?") from error
+
+
+def _sentence(response: "httpx.Response", login: Login) -> str:
+    """Return a problem document as one sentence."""
+    problem: Any = None
+    with contextlib.suppress(ValueError):
+        problem = response.json()
+    if not isinstance(problem, dict) or "detail" not in problem:
+        return (
+            f"{response.url} answered {response.status_code} {response.reason_phrase}: is this the controller?"
+        )
+    sentence = str(problem["detail"]).strip()
+    if problem.get("field"):
+        sentence = f"{problem['field']}: {sentence}"
+    if response.status_code == 401 and login.token:
+        sentence += f" The token comes from {login.source}; `saveos login` makes a new one."
+    return sentence
+
+
+def _parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (event, JSON data, id) of the lines of a text/event-stream."""
+    event, data, identity = "message", [], ""
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "event":
+                event = value
+            elif name == "data":
+                data.append(value)
+            elif name == "id":
+                identity = value
+            continue
+        if data or event == "end":
+            text = "\n".join(data)
+            yield event, json.loads(text) if text else None, identity
+        event, data = "message", []

@@ -1,0 +1,59 @@
+"""Options and helpers that several commands share."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from saveos.cli.errors import USAGE, CommandError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# As core.settings.fleet_dir; pydantic would cost every command 0.15 s.
+FLEET = PACKAGE.parents[1] if (PACKAGE.parents[1] / "playbooks").is_dir() else PACKAGE / "_fleet"
+
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
+All = Annotated[bool, typer.Option("--all", help="Show all, however many.")]
+Hosts = Annotated[list[str] | None, typer.Argument(help="Hosts, by name or id.", metavar="HOST…")]
+Groups = Annotated[
+    list[str] | None, typer.Option("--group", "-g", help="All hosts of a group; may be repeated.")
+]
+Everything = Annotated[bool, typer.Option("--all", help="All hosts.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Show progress, and end with the job's outcome.")]
+Check = Annotated[bool, typer.Option("--check", help="Change nothing, show what would change (exit 3: drift).")]
+
+
+def group(help_: str) -> typer.Typer:
+    """Return a command group in the house style."""
+    return typer.Typer(help=help_, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that shows examples, one a line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def targets(hosts: list[str] | None, groups: list[str] | None, everything: bool) -> dict[str, Any]:
+    """Return the `targets` of a request. Raises CommandError when nothing is named."""
+    if not (hosts or groups or everything):
+        raise CommandError("Name hosts, or use --group GROUP or --all.", USAGE)
+    if everything and (hosts or groups):
+        raise CommandError("--all already means every host: leave out the hosts and groups.", USAGE)
+    return {"hosts": hosts or [], "groups": groups or [], "all": everything}
+
+
+def playbook(name: str, asked: dict[str, Any] | None = None, check: bool = False, **extra: str) -> str:
+    """Return the ansible-playbook line that does the same as a request, without the controller."""
+    limit = ":".join([*(asked or {}).get("hosts", []), *(asked or {}).get("groups", [])])
+    beside = Path(sys.executable).with_name("ansible-playbook")
+    program = (
+        ".venv/bin/ansible-playbook" if beside == FLEET / ".venv/bin/ansible-playbook" else "ansible-playbook"
+    )
+    words = [program, f"playbooks/{name}.yml"]
+    words += ["--limit", limit] if limit else []
+    words += ["--check", "--diff"] if check else []
+    for key, value in extra.items():
+        if value:
+            words += ["-e", f"{key}={value}"]
+    return f"cd {shlex.quote(str(FLEET))} && {shlex.join(words)}"

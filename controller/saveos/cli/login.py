@@ -1,0 +1,107 @@
+"""Commands that store and forget a login."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saveos.cli import output
+from saveos.cli.client import Client, Login, login_files, write_login
+from saveos.cli.common import examples
+from saveos.cli.errors import FAILED, REFUSED, USAGE, CommandError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount these commands."""
+    app.command(
+        "login",
+        epilog=examples(
+            "saveos login --url https://backup.example.org",
+            "saveos login --url https://backup.example.org --token - < token",
+        ),
+    )(login)
+    app.command("logout")(logout)
+
+
+def login(
+    url: Annotated[str, typer.Option(help="Address of the controller.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Your user name.")] = "admin",
+    token: Annotated[str, typer.Option("--token", help="- reads an API token from standard input.")] = "",
+) -> None:
+    """Log in, and store a token of your own that only you can read."""
+    url = (url or os.environ.get("SAVEOS_URL") or _stored_url()).rstrip("/")
+    if token not in ("", "-"):
+        raise CommandError(
+            "A token on the command line is seen by others: use `--token -` and standard input.", USAGE
+        )
+    if token:
+        secret = sys.stdin.read().strip()
+        user = Client(Login(url, secret, "standard input")).get("/auth/me")
+    else:
+        password = _password()
+        client = Client(Login(url, "", "the command line"))
+        user = client.post("/auth/login", {"name": name, "password": password}, headers={"Origin": url})
+        if user["user"].get("must_change_password"):
+            change = {"current": password, "new": _new_password()}
+            client.post("/auth/password", change, headers={"Origin": url})
+        label = f"saveos command on {socket.gethostname()}"
+        made = client.post("/tokens", {"name": label, "scopes": ["*"]}, headers={"Origin": url})
+        secret = made["token"]
+        client.post("/auth/logout", headers={"Origin": url})
+    path = _writable()
+    write_login(path, url, secret)
+    if output.is_json():
+        output.emit({"url": url, "file": str(path), "user": user.get("user", user)})
+    else:
+        print(f"Logged in at {url}; the token is in {path}.")
+
+
+def logout() -> None:
+    """Forget the stored login of this user."""
+    removed = []
+    for path in login_files():
+        if path.is_file() and os.access(path.parent, os.W_OK):
+            path.unlink()
+            removed.append(str(path))
+    if output.is_json():
+        output.emit({"removed": removed})
+    else:
+        print(f"Removed {', '.join(removed)}." if removed else "There was no stored login.")
+
+
+def _password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    return str(typer.prompt("Password", hide_input=True, err=True))
+
+
+def _new_password() -> str:
+    if not sys.stdin.isatty():
+        raise CommandError(
+            "This is a one-time password: choose your own first, in the dashboard or a terminal.", REFUSED
+        )
+    return str(typer.prompt("Your new password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _stored_url() -> str:
+    from saveos.cli.client import read_login
+
+    try:
+        return read_login().url
+    except CommandError:
+        return "http://127.0.0.1:8000"
+
+
+def _writable() -> Path:
+    for path in login_files():
+        if os.access(path.parent, os.W_OK) or (not path.parent.exists() and path.parent.parent == Path.home()):
+            return path
+    fallback = login_files()[-1]
+    try:
+        fallback.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"The login cannot be stored in {fallback}: {error}.", FAILED) from error
+    return fallback

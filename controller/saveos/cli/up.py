@@ -1,0 +1,198 @@
+"""`saveos up`: this machine as controller, storage server and agent, with a first backup that is proven.
+
+What must be there before the first SSH connection is done locally; all else goes over HTTP and SSH,
+as for any other host. Every step looks first, so a second run changes nothing.
+"""
+
+import re
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from saveos import __version__
+from saveos.accounts.models import Tenant, Token, User
+from saveos.accounts.service import bootstrap, create_token
+from saveos.app import open_state
+from saveos.cli import installation, leftovers, local_ssh, output, preflight, process, proof
+from saveos.cli.client import Client, Login, stored_login, write_login
+from saveos.cli.errors import CommandError
+from saveos.cli.installation import Installation
+from saveos.cli.jobs import follow, require_success
+from saveos.cli.running import checked_settings
+from saveos.core import security
+from saveos.core.database import write_lock
+
+DEFAULT_SOURCES = [Path("/etc"), Path("/home")]
+POLICY = "default"
+
+
+def run(sources: list[Path]) -> None:
+    """Set everything up and print what a newcomer needs. Raises CommandError with what stopped it."""
+    here = preflight.check(sources)
+    _clean_up_deleted()
+    url = preflight.local_url(checked_settings().address)
+    _make_home(here)
+    public_key, password = _open_installation(here, url)
+    started = process.start(here, url)
+    output.say(f"The controller {'runs' if started else 'is running'} at {url}.")
+    port, host_keys = local_ssh.prepare(public_key, here.key_mark)
+    client = Client(_stored_login(here))
+    policy = _set_policy(client, here, sources)
+    host = _set_host(client, here, port, host_keys)
+    output.say(f"Provisioning {host['name']} (this machine) as storage server and agent")
+    _run_job(client, "provision", host)
+    archive = _backup(client, host, policy)
+    proven = proof.prove(client, here, host, policy, archive)
+    _report(here, url, password, archive, proven)
+
+
+def _clean_up_deleted() -> None:
+    for old in leftovers.deleted():
+        removed = leftovers.remove(old)
+        if removed:
+            words = ", ".join(removed)
+            output.say(
+                f"An earlier installation in {old.home} was deleted without `make purge`; removed its {words}."
+            )
+
+
+def _make_home(here: Installation) -> None:
+    here.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The storage server's user must pass through to the repositories below it; nobody may look around.
+    here.home.chmod(0o711 if here.instance else 0o700)
+    here.write_environment()
+    if not here.marker.exists():
+        installation.write_private(here.marker, f'{{"version": "{__version__}"}}\n')
+
+
+def _open_installation(here: Installation, url: str) -> tuple[str, str | None]:
+    """Migrate, make the admin and the command's token where they are missing.
+
+    Returns the tenant's public SSH key and the admin's one-time password while it is unchanged.
+    """
+    try:
+        state = open_state(checked_settings())
+    except ValueError as error:
+        raise CommandError(f"{error}.") from error
+    try:
+        with state.database.session() as session:
+            write_lock(session)
+            owner = bootstrap(session)
+            tenant, admin = session.get_one(Tenant, owner.tenant_id), session.get_one(User, owner.user_id)
+            if not _has_valid_login(here, url, session):
+                label = f"saveos command on {socket.gethostname()}"
+                _, secret = create_token(session, tenant.id, admin, label[:100], ["*"])
+                write_login(here.home / "cli.json", url, secret)
+            password_file = here.home / "admin-password"
+            if not admin.must_change_password:
+                password_file.unlink(missing_ok=True)
+            password = password_file.read_text().strip() if password_file.exists() else None
+            return tenant.ssh_public_key, password
+    finally:
+        state.database.close()
+
+
+def _has_valid_login(here: Installation, url: str, session: Session) -> bool:
+    try:
+        login = _stored_login(here)
+    except CommandError:  # a damaged file is written anew
+        return False
+    if login is None or login.url != url:
+        return False
+    hashed = security.token_hash(login.token)
+    return session.scalar(select(Token.id).where(Token.hash == hashed)) is not None
+
+
+def _stored_login(here: Installation) -> Login | None:
+    return stored_login([here.home / "cli.json"])
+
+
+def _set_policy(client: Client, here: Installation, sources: list[Path]) -> dict[str, Any]:
+    """Make the default policy, or give it the sources that were named; return it."""
+    found = [policy for policy in client.page("/policies", None)["items"] if policy["name"] == POLICY]
+    wanted = [str(source) for source in sources or DEFAULT_SOURCES]
+    body = {"sources": wanted, "excludes": _own_directories(here, wanted)}
+    if not found:
+        policy: dict[str, Any] = client.post("/policies", {"name": POLICY, "is_default": True} | body)
+        return policy
+    if not sources or found[0]["sources"] == wanted:
+        return dict(found[0])
+    output.say(f"The policy {POLICY} now backs up {' '.join(wanted)}.")
+    changed: dict[str, Any] = client.patch(f"/policies/{found[0]['id']}", body)
+    return changed
+
+
+def _own_directories(here: Installation, sources: list[str]) -> list[str]:
+    """Return our own directories below the sources: a repository must not be backed up into itself."""
+    agent = here.home / "agent" if here.instance else Path("/var/lib/saveos-agent")
+    return [str(own) for own in (here.storage, agent) if any(own.is_relative_to(source) for source in sources)]
+
+
+def _set_host(client: Client, here: Installation, port: int, host_keys: list[str]) -> dict[str, Any]:
+    """Make this machine a host, or bring its SSH port and keys up to date; return it."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", socket.gethostname().lower()).strip("._-") or "localhost"
+    wanted = {"address": local_ssh.ADDRESS, "port": port, "user": "root", "ssh_host_keys": host_keys}
+    found = [host for host in client.page("/hosts", None, q=name)["items"] if host["name"] == name]
+    if not found:
+        body = {"name": name, "is_agent": True, "is_storage_server": True, "policy": POLICY, **wanted}
+        host: dict[str, Any] = client.post("/hosts", body | {"variables": here.host_variables})
+        return host
+    if all(found[0][key] == value for key, value in wanted.items()):
+        return dict(found[0])
+    changed: dict[str, Any] = client.patch(f"/hosts/{found[0]['id']}", wanted)
+    return changed
+
+
+def _run_job(client: Client, operation: str, host: dict[str, Any]) -> dict[str, Any]:
+    """Run an operation on this machine, show how it goes, return the job. Raises CommandError when it fails."""
+    asked = {"targets": {"hosts": [host["id"]]}, "mode": "run", "parameters": {}}
+    job = client.post(f"/maintenance/{operation}", asked, once=True)
+    return require_success(client, follow(client, job["id"], brief=True))
+
+
+def _backup(client: Client, host: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
+    """Return the newest archive that the policy as it is now has made; make it when there is none."""
+    newest = _newest_archive(client, host)
+    if newest and datetime.fromisoformat(newest["started_at"]) >= datetime.fromisoformat(policy["updated_at"]):
+        output.say(f"There is an archive of this policy already, of {output.when(newest['started_at'])}.")
+        return newest
+    output.say(f"Backing up {' '.join(policy['sources'])}")
+    _run_job(client, "backup", host)
+    made = _newest_archive(client, host)
+    if made is None or (newest and made["id"] == newest["id"]):
+        raise CommandError(
+            f"The backup of {host['name']} succeeded but reported no archive: see `saveos jobs list`."
+        )
+    return made
+
+
+def _newest_archive(client: Client, host: dict[str, Any]) -> dict[str, Any] | None:
+    items = client.page("/archives", 1, host=host["id"])["items"]
+    return items[0] if items else None
+
+
+def _report(here: Installation, url: str, password: str | None, archive: dict[str, Any], proven: int) -> None:
+    facts = {
+        "url": url,
+        "user": "admin",
+        "one_time_password": password,
+        "token_file": str(here.home / "cli.json"),
+        "archive": archive,
+        "files_proven": proven,
+    }
+    if output.is_json():
+        output.emit(facts)
+        return
+    prefix = f"SAVEOS_HOME={here.home} " if here.instance else ""
+    command = Path(process.program())
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    print()
+    print(f"Dashboard  {url}")
+    print(f"Log in as  admin, {f'one-time password {password}' if password else 'with the password you chose'}")
+    print(f"Archive    {archive['name']}: {archive['files']} files, {output.size(archive['original_size'])}")
+    print(f"Token      {facts['token_file']} (the command saveos reads it)")
+    print(f"Try next   {prefix}{shown} archives list")

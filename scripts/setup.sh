@@ -1,0 +1,214 @@
+#!/bin/sh
+# Set this checkout up and run it. `make` is thin over it, and it works without make:
+#   sh scripts/setup.sh up|down|purge|venv|dev|check|test|test-fast|bench
+# Settings come from the environment; env.example names them all.
+set -eu
+cd "$(dirname "$0")/.."
+ROOT=$PWD
+PYTHON=/usr/bin/python3 # never a shim of PATH; the roles use the same one
+VENV=$ROOT/.venv
+export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
+export PATH="$VENV/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+# What a fresh Debian machine may lack. The headers are for the agent bundle, which is built once.
+RUN_PACKAGES="python3-venv openssh-client openssh-server"
+BUNDLE_PACKAGES="gcc libc6-dev binutils pkg-config python3-dev libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev"
+TEST_PACKAGES="git openssh-client openssh-server postgresql chromium podman runc mmdebstrap"
+
+say() { printf '%s\n' "$*"; }
+stop() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" -ne 0 ] || return 0
+    command -v sudo >/dev/null 2>&1 ||
+        stop "this needs root, and there is no sudo: log in as root and run it again."
+    say "This needs root; continuing with sudo."
+    # shellcheck disable=SC2046 # one word a variable; none of them may hold a space but PATHS
+    exec sudo env PATHS="${PATHS:-}" $(env | grep -E '^SAVEOS_[A-Z_]+=[^[:space:]]+$') sh "$ROOT/scripts/setup.sh" "$@"
+}
+
+check_machine() {
+    [ -x $PYTHON ] || stop "there is no $PYTHON: apt-get install python3"
+    $PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        stop "$PYTHON is $($PYTHON -V 2>&1), and 3.11 or newer is needed (Debian 12 and later have it)."
+    mkdir -p "$ROOT/.build" 2>/dev/null || stop "$ROOT cannot be written: check out where you may write."
+    free=$(df -Pk "$ROOT" | awk 'NR == 2 { print int($4 / 1024) }')
+    [ -x "$VENV/bin/saveos" ] || [ "$free" -ge 1500 ] ||
+        stop "only $free MB are free where $ROOT is, and 1500 MB are needed: free some, or check out elsewhere."
+}
+
+check_paths() {
+    for path in ${PATHS:-}; do
+        case $path in
+            /*) [ -d "$path" ] || stop "PATHS names $path, which is no directory here: name directories that exist." ;;
+            *) stop "PATHS names $path: name directories by their absolute path." ;;
+        esac
+    done
+}
+
+# Install the Debian packages that are missing; one sentence when that is impossible.
+packages() {
+    missing=
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null 2>&1 || stop "this is no Debian: install these yourself, then run it again:$missing"
+    [ "$(id -u)" -eq 0 ] || stop "packages are missing; as root run: apt-get install -y$missing"
+    say "Installing packages:$missing"
+    apt="apt-get -q -o DPkg::Lock::Timeout=120" # unattended upgrades may hold the lock for a while
+    # shellcheck disable=SC2086 # lists of words
+    if ! { $apt update && $apt install -y --no-install-recommends $missing; } >.build/apt.log 2>&1 </dev/null; then
+        tail -n 5 .build/apt.log >&2
+        stop "the packages could not be installed (see .build/apt.log): is the package mirror reachable?"
+    fi
+}
+
+# stamp_of FILE…: a hash of what a virtual environment is made of
+stamp_of() { { $PYTHON -V; printf '%s\n' "$ROOT"; cat pyproject.toml "$@"; } | sha256sum | cut -c 1-32; }
+
+# venv runtime|dev: install exactly what the lock names; a second run compares a stamp only.
+venv() {
+    stamp=$VENV/.$1-$(stamp_of "requirements/$1.txt")
+    [ -x "$VENV/bin/saveos" ] && [ -e "$stamp" ] && return 0
+    packages python3-venv
+    say "Installing Python packages into .venv"
+    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || {
+        rm -rf "$VENV"
+        $PYTHON -m venv "$VENV" || stop "a virtual environment could not be made in $VENV."
+    }
+    rm -f "$VENV/.$1-"*
+    if ! { "$VENV/bin/python" -m pip install -q --require-hashes -r "requirements/$1.txt" &&
+        "$VENV/bin/python" -m pip install -q --no-deps --no-build-isolation -e .; } >.build/pip.log 2>&1; then
+        tail -n 5 .build/pip.log >&2
+        stop "the Python packages could not be installed (see .build/pip.log): is the package index reachable?"
+    fi
+    touch "$stamp"
+}
+
+# What the programs of this checkout are made of: the collection's link, the dashboard's files, the agent bundle.
+prepare() {
+    sh scripts/link-collection.sh
+    "$VENV/bin/python" scripts/assets.py || stop "the dashboard's files could not be collected: is the npm registry reachable?"
+    [ -n "${SAVEOS_BUNDLE:-}" ] || $PYTHON scripts/bundle.py --check >/dev/null || {
+        # shellcheck disable=SC2086
+        packages $BUNDLE_PACKAGES
+        $PYTHON scripts/bundle.py >/dev/null
+    }
+}
+
+up() {
+    need_root up
+    check_machine
+    check_paths
+    # shellcheck disable=SC2086
+    packages $RUN_PACKAGES
+    [ -d /run/systemd/system ] || packages cron
+    venv runtime
+    saveos up --only-check
+    prepare
+    # shellcheck disable=SC2086
+    exec saveos up ${PATHS:-}
+}
+
+# down|purge: nothing is set up for it, so without a virtual environment there is nothing to stop.
+installed() {
+    need_root "$@"
+    [ -x "$VENV/bin/saveos" ] || stop "nothing is set up in this checkout: run it where \`make up\` was run."
+    exec saveos "$@"
+}
+
+check() {
+    check_machine
+    venv dev
+    sh scripts/link-collection.sh
+    failed=
+    for step in "ruff check" "ruff format --check" mypy lint-imports "ansible-lint --offline -q" "yamllint -s ." \
+        "python scripts/templates_check.py"; do
+        say "== $step"
+        $step || failed="$failed
+  $step"
+    done
+    [ -z "$failed" ] || stop "these found something:$failed"
+    say "All checks passed."
+}
+
+test_fast() {
+    check_machine
+    venv dev
+    sh scripts/link-collection.sh
+    exec pytest -q -n 2 -m "not lab and not browser and not postgresql" tests/unit tests/api tests/test_architecture.py "$@"
+}
+
+# Real hosts need root and a podman that works; else they are skipped with a sentence, which under CI fails.
+lab_is_possible() {
+    [ "$(id -u)" -eq 0 ] || { say "Lab tests are skipped: they need root."; return 1; }
+    podman info >/dev/null 2>&1 || { say "Lab tests are skipped: podman does not work here."; return 1; }
+}
+
+test_all() {
+    check_machine
+    # shellcheck disable=SC2086
+    if [ "$(id -u)" -eq 0 ]; then packages $TEST_PACKAGES; fi
+    venv dev
+    prepare
+    lab=yes
+    lab_is_possible || lab=
+    [ -n "$lab" ] || [ "${CI:-}" != true ] || stop "under CI a skipped part is a failure."
+    status=0
+    marks="not lab"
+    [ -z "$lab" ] || marks=
+    pytest -m "$marks" --junit-xml=.build/pytest.xml "$@" || status=1
+    scenarios=0
+    if [ -n "$lab" ]; then
+        for scenario in molecule/*/molecule.yml; do
+            name=$(basename "$(dirname "$scenario")")
+            say "== molecule test -s $name"
+            if molecule test -s "$name"; then scenarios=$((scenarios + 1)); else status=1; say "molecule $name FAILED"; fi
+        done
+    fi
+    counts "$scenarios" || status=1
+    exit $status
+}
+
+# One line with what ran; under CI a skip makes it fail.
+counts() {
+    $PYTHON - "$1" "${CI:-}" <<'PYTHON'
+import sys, xml.etree.ElementTree as tree
+total = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+for suite in tree.parse(".build/pytest.xml").iter("testsuite"):
+    for name in total:
+        total[name] += int(suite.get(name, 0))
+bad = total["failures"] + total["errors"]
+passed = total["tests"] - bad - total["skipped"]
+print(f"Tests: {passed} passed, {bad} failed, {total['skipped']} skipped; molecule scenarios passed: {sys.argv[1]}")
+if total["skipped"] and sys.argv[2] == "true":
+    sys.exit("Under CI a skipped test is a failure.")
+PYTHON
+}
+
+bench() {
+    check_machine
+    venv dev
+    prepare
+    exec python -m bench "$@"
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+    up) up ;;
+    down) installed down "$@" ;;
+    purge) installed purge "$@" ;;
+    venv) check_machine && venv runtime ;;
+    dev) check_machine && venv dev && prepare ;;
+    check) check ;;
+    test) test_all "$@" ;;
+    test-fast) test_fast "$@" ;;
+    bench) bench "$@" ;;
+    *) stop "usage: sh scripts/setup.sh up|down|purge|venv|dev|check|test|test-fast|bench" ;;
+esac
