@@ -1,0 +1,238 @@
+#!/usr/bin/python
+# Copyright: the SaveOS contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: agent
+short_description: Run a verb of saveos-agent on a host
+version_added: 0.1.0
+author: The SaveOS contributors (@saveos)
+description:
+  - Starts or joins a run of the agent and returns its record, or returns what the agent knows.
+  - Backups and restores run detached from the play (in the host's unit where it has systemd), so that a lost
+    connection never breaks them. The same O(run_id) never runs twice.
+options:
+  verb:
+    description: What to do.
+    type: str
+    required: true
+    choices: [backup, restore, stop, browse, snapshots, status, health, deliver]
+  config_dir:
+    description: Directory of the agent's configuration.
+    type: path
+    default: /etc/saveos
+  program:
+    description: The agent; empty finds it where the role puts it.
+    type: path
+  run_id:
+    description: Id of the run (UUID); empty lets the agent choose one, or stops the running backup.
+    type: str
+    default: ""
+  job_id:
+    description: The controller's job, for the record.
+    type: str
+    default: ""
+  trigger:
+    description: Who asked for the run, for the record.
+    type: str
+    choices: [timer, job, playbook, host]
+    default: playbook
+  timeout:
+    description: Seconds to wait for a run; it goes on after that.
+    type: int
+    default: 86400
+  repository:
+    description: Id of the repository; empty is the only one.
+    type: str
+    default: ""
+  archive:
+    description: Name or id of the archive, or V(latest).
+    type: str
+    default: latest
+  paths:
+    description: Paths to restore; empty restores the whole archive.
+    type: list
+    elements: str
+    default: []
+  destination:
+    description: Directory to restore into, absent or empty; empty makes one below the agent's state directory.
+    type: str
+    default: ""
+  path:
+    description: Directory to browse.
+    type: str
+    default: /
+attributes:
+  check_mode:
+    support: full
+    description: A backup or restore only says what it would do.
+"""
+
+EXAMPLES = r"""
+- name: Back up now and wait for the result
+  saveos.fleet.agent:
+    verb: backup
+
+- name: Bring one file back
+  saveos.fleet.agent:
+    verb: restore
+    archive: latest
+    paths: [/etc/hosts]
+    destination: /root/restored
+"""
+
+RETURN = r"""
+saveos:
+  description:
+    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse),
+      C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
+  returned: always where the agent answered
+  type: dict
+  sample: {run: {run_id: 01a20611-671c-7657-aef0-7a01ac4f1901, state: succeeded}}
+"""
+
+PROGRAMS = ("/usr/local/bin/saveos-agent", "/opt/saveos/bin/saveos-agent")
+RUNS = ("backup", "restore")
+LOG_CHARACTERS = 4000  # the whole log tail goes to the controller with the check-in, not through Ansible
+
+
+def find_program(module):
+    """Path of the agent; fails the module with the fix where there is none."""
+    for path in [module.params["program"]] if module.params["program"] else PROGRAMS:
+        if os.access(path, os.X_OK):
+            return path
+    module.fail_json(msg="saveos-agent is not installed on this host: provision it first (playbooks/site.yml)")
+
+
+def arguments(params, check_mode):
+    """The agent's command line for a verb."""
+    verb = params["verb"]
+    argv = ["--config", params["config_dir"], "--json"]
+    if verb == "stop":
+        return argv + (["stop", "--run-id", params["run_id"]] if params["run_id"] else ["backup", "--stop"])
+    argv.append(verb)
+    if verb in RUNS:
+        argv += ["--check"] if check_mode else ["--wait"]
+        argv += [f"--trigger={params['trigger']}", f"--timeout={params['timeout']}"]
+        argv += [f"--run-id={params['run_id']}", f"--job-id={params['job_id']}"]
+    if verb in ("restore", "browse", "snapshots"):
+        argv.append(f"--repository={params['repository']}")
+    if verb in ("restore", "browse"):
+        argv.append(f"--archive={params['archive']}")
+    if verb == "browse":
+        argv.append(f"--path={params['path']}")
+    if verb == "restore":
+        argv += [f"--path={path}" for path in params["paths"]] + [f"--destination={params['destination']}"]
+    return argv
+
+
+def run_agent(argv):
+    """Run the agent and return its exit status, output and errors.
+
+    Where nobody reads our own output any more (the play was canceled), end the waiting agent, not its run.
+    """
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    ours = sys.stdout.fileno()
+    streams = {process.stdout.fileno(): [], process.stderr.fileno(): []}
+    poll = select.poll()
+    poll.register(ours, 0)  # only hang-ups
+    for handle in streams:
+        poll.register(handle, select.POLLIN)
+    waiting = set(streams)
+    while waiting:
+        for handle, events in poll.poll():
+            if handle == ours:
+                if events & (select.POLLERR | select.POLLHUP):
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    sys.exit(1)
+                continue
+            chunk = os.read(handle, 65536)
+            streams[handle].append(chunk)
+            if not chunk:
+                poll.unregister(handle)
+                waiting.discard(handle)
+    output, errors = (b"".join(chunks).decode("utf-8", "replace") for chunks in streams.values())
+    return process.wait(), output, errors
+
+
+def trimmed(record):
+    """The record with a short log, so that events stay small."""
+    if isinstance(record, dict) and record.get("log_tail"):
+        record = {**record, "log_tail": record["log_tail"][-LOG_CHARACTERS:]}
+    return record
+
+
+def sentence(record):
+    """What failed and how to fix it, from a record's results."""
+    errors = [result["error"] for result in record.get("results", ()) if result.get("error")]
+    return (
+        " ".join(f"{error['message']} {error['fix']}" for error in errors)
+        or f"the run ended as {record.get('state')}"
+    )
+
+
+def answer(verb, data):
+    """The module's result for what the agent printed: (saveos, changed, failure sentence or None)."""
+    if "error" in data and "state" not in data:
+        return {}, False, f"{data['error']['message']} {data['error']['fix']}".strip()
+    if "plan" in data:
+        return {"plan": data["plan"]}, True, None
+    if verb == "stop":
+        return {"run": trimmed(data.get("run")), "stopped": data["stopped"]}, data["stopped"], None
+    if verb in RUNS:
+        failed = data["state"] not in ("succeeded", "warning")
+        return {"run": trimmed(data)}, not failed, sentence(data) if failed else None
+    return {verb: data}, False, None
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "verb": {
+                "required": True,
+                "choices": ["backup", "restore", "stop", "browse", "snapshots", "status", "health", "deliver"],
+            },
+            "config_dir": {"type": "path", "default": "/etc/saveos"},
+            "program": {"type": "path"},
+            "run_id": {"default": ""},
+            "job_id": {"default": ""},
+            "trigger": {"choices": ["timer", "job", "playbook", "host"], "default": "playbook"},
+            "timeout": {"type": "int", "default": 86400},
+            "repository": {"default": ""},
+            "archive": {"default": "latest"},
+            "paths": {"type": "list", "elements": "str", "default": []},
+            "destination": {"default": ""},
+            "path": {"default": "/"},
+        },
+        supports_check_mode=True,
+    )
+    verb = module.params["verb"]
+    if module.check_mode and verb in ("stop", "deliver"):
+        module.exit_json(changed=verb == "stop", saveos={})
+    status, output, errors = run_agent([find_program(module), *arguments(module.params, module.check_mode)])
+    try:
+        data = json.loads(output)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        said = errors.strip()[-500:] or f"exit status {status}"
+        module.fail_json(msg=f"saveos-agent gave no answer: {said}")
+    saveos, changed, failure = answer(verb, data)
+    if failure:
+        module.fail_json(msg=failure, changed=changed, saveos=saveos)
+    module.exit_json(changed=changed, saveos=saveos)
+
+
+if __name__ == "__main__":
+    main()
