@@ -82,12 +82,28 @@ venv() {
         $PYTHON -m venv "$VENV" || stop "a virtual environment could not be made in $VENV."
     }
     rm -f "$VENV/.$1-"*
-    if ! { "$VENV/bin/python" -m pip install -q --require-hashes -r "requirements/$1.txt" &&
-        "$VENV/bin/python" -m pip install -q --no-deps --no-build-isolation -e .; } >.build/pip.log 2>&1; then
+    if ! "$VENV/bin/python" -m pip install -q --require-hashes -r "requirements/$1.txt" >.build/pip.log 2>&1; then
         tail -n 5 .build/pip.log >&2
         stop "the Python packages could not be installed (see .build/pip.log): is the package index reachable?"
     fi
+    link_package
     touch "$stamp"
+}
+
+# The checkout itself: its source root on Python's path, and the command. (An editable install would copy roles and
+# templates, which then grow old.) The command's first lines are shell, because a "#!" line may not hold every path.
+link_package() {
+    site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf '%s\n' "$ROOT/controller" >"$site/saveos.pth"
+    cat >"$VENV/bin/saveos" <<COMMAND
+#!/bin/sh
+'''exec' "$VENV/bin/python" -I "\$0" "\$@"
+' '''
+from saveos.cli.main import main
+
+main()
+COMMAND
+    chmod 755 "$VENV/bin/saveos"
 }
 
 # What the programs of this checkout are made of: the collection's link, the dashboard's files, the agent bundle.

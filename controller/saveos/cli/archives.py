@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from saveos.cli import output
-from saveos.cli.client import Client
+from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, Wait, examples, group, playbook
 from saveos.cli.errors import CommandError
 from saveos.cli.jobs import accepted, finish, outcome
@@ -74,7 +74,7 @@ def show_archive(archive: Archive) -> None:
         "check": "check_state",
         "borg id": "borg_id",
     }
-    output.fields(Client().get(f"/archives/{archive}"), fields)
+    output.fields(Client().get(f"/archives/{segment(archive)}"), fields)
 
 
 @archives.command("browse", epilog=examples("saveos archives browse 0199a7c4-… /etc/ssh"))
@@ -83,7 +83,7 @@ def browse_archive(
 ) -> None:
     """List one directory of an archive."""
     client = Client(instead=playbook("browse", maintenance_archive=archive, maintenance_path=path))
-    found = client.get(f"/archives/{archive}")
+    found = client.get(f"/archives/{segment(archive)}")
     listing = browse(client, found["host"], found["name"], path)
     if output.is_json():
         output.emit(listing)

@@ -25,6 +25,13 @@ SILENCE = 45.0  # seconds without a byte after which an event stream counts as b
 EXIT_CODES = {401: REFUSED, 403: REFUSED, 409: REFUSED, 413: USAGE, 422: USAGE, 429: REFUSED}
 
 
+def segment(value: str) -> str:
+    """Return a name or id as one segment of a path, whatever characters it has."""
+    from urllib.parse import quote
+
+    return quote(value, safe="")
+
+
 @dataclass(frozen=True)
 class Login:
     """Where the controller is, and the token that is shown to it; `source` says where both come from."""

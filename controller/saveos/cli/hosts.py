@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from saveos.cli import output
-from saveos.cli.client import Client
+from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, examples, group
 from saveos.cli.errors import FAILED, REFUSED, USAGE, CommandError
 from saveos.cli.jobs import accepted
@@ -70,7 +70,7 @@ def show_host(host: Annotated[str, typer.Argument(help="Name or id.")]) -> None:
         "late after": lambda h: output.when(h.get("due_at")),
         "host keys": lambda h: [_fingerprint(key) for key in h.get("ssh_host_keys") or []],
     }
-    output.fields(Client().get(f"/hosts/{host}"), fields)
+    output.fields(Client().get(f"/hosts/{segment(host)}"), fields)
 
 
 @hosts.command(
@@ -157,7 +157,7 @@ def remove_host(
     """Take a host out of care. Its archives stay."""
     if not yes and not _confirm(f"Stop taking care of {host}? Its archives stay."):
         raise CommandError("Nothing was changed.", FAILED)
-    removed = Client().delete(f"/hosts/{host}")
+    removed = Client().delete(f"/hosts/{segment(host)}")
     if output.is_json():
         output.emit(removed or {"removed": host})
     else:

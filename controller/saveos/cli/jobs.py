@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from saveos.cli import output
-from saveos.cli.client import Client
+from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, Wait, examples, group
 from saveos.cli.errors import FAILED, FINDINGS, CommandError
 
@@ -55,8 +55,8 @@ def list_jobs(
 def show_job(job: Job) -> None:
     """Show one job and its hosts."""
     client = Client()
-    found = client.get(f"/jobs/{job}")
-    hosts = client.page(f"/jobs/{job}/hosts", None)["items"]
+    found = client.get(f"/jobs/{segment(job)}")
+    hosts = client.page(f"/jobs/{segment(job)}/hosts", None)["items"]
     if output.is_json():
         output.emit(found | {"hosts": hosts})
         return
@@ -92,7 +92,7 @@ def follow_job(job: Job) -> None:
 def cancel_job(job: Job, wait: Wait = False) -> None:
     """Stop a job, on its hosts too."""
     client = Client()
-    found = client.post(f"/jobs/{job}/cancel")
+    found = client.post(f"/jobs/{segment(job)}/cancel")
     if wait:
         found = follow(client, job)
     if output.is_json():
@@ -105,7 +105,7 @@ def cancel_job(job: Job, wait: Wait = False) -> None:
 def retry_job(job: Job, wait: Wait = False) -> None:
     """Run a job again on the hosts that failed; makes a new job."""
     client = Client()
-    accepted(client, client.post(f"/jobs/{job}/retry", once=True), wait)
+    accepted(client, client.post(f"/jobs/{segment(job)}/retry", once=True), wait)
 
 
 def accepted(client: Client, job: dict[str, Any], wait: bool) -> None:
@@ -129,13 +129,13 @@ def follow(client: Client, job_id: str, *, brief: bool = False) -> dict[str, Any
 
     job: dict[str, Any] = {}
     with view(brief) as show:
-        for event, data in client.events(f"/jobs/{job_id}/events"):
+        for event, data in client.events(f"/jobs/{segment(job_id)}/events"):
             if event == "state":
                 job = data
                 show.state(job)
             elif event == "log" and data:
                 show.log(data["events"])
-    return job if job.get("state") in FINAL else client.get(f"/jobs/{job_id}")
+    return job if job.get("state") in FINAL else client.get(f"/jobs/{segment(job_id)}")
 
 
 def finish(client: Client, job: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from saveos import __version__
 from saveos.cli import archives, fleet, hosts, jobs, login, maintenance, output, policies, server, tokens
 from saveos.cli.common import examples
 from saveos.cli.errors import FAILED, CommandError
@@ -39,9 +40,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(version("saveos"))
+        print(__version__)
         raise typer.Exit
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from saveos.cli import output
-from saveos.cli.client import Client
+from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, examples, group
 
 policies = group("What is backed up, when, and how long it is kept.")
@@ -46,7 +46,7 @@ def show_policy(name: Name) -> None:
         "compression": "compression",
         "hooks": lambda p: ", ".join(f"{k} {n}" for k, n in (p.get("hooks") or {}).items() if n),
     }
-    output.fields(Client().get(f"/policies/{name}"), fields)
+    output.fields(Client().get(f"/policies/{segment(name)}"), fields)
 
 
 @policies.command(
@@ -95,7 +95,9 @@ def set_policy(
     }
     body = {key: value for key, value in body.items() if value is not None}
     policy = (
-        client.patch(f"/policies/{name}", body) if found else client.post("/policies", {"name": name} | body)
+        client.patch(f"/policies/{segment(name)}", body)
+        if found
+        else client.post("/policies", {"name": name} | body)
     )
     if output.is_json():
         output.emit(policy)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from saveos.cli import output
-from saveos.cli.client import Client
+from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, examples, group
 
 tokens = group("Tokens for pipelines and programs.")
@@ -56,7 +56,7 @@ def list_tokens(limit: Limit = 50, everything: All = False) -> None:
 @tokens.command("revoke")
 def revoke_token(token: Annotated[str, typer.Argument(help="The token's id.", metavar="ID")]) -> None:
     """Make a token useless, now."""
-    Client().delete(f"/tokens/{token}")
+    Client().delete(f"/tokens/{segment(token)}")
     if output.is_json():
         output.emit({"revoked": token})
     else:
