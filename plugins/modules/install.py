@@ -3,6 +3,15 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, run
+
 DOCUMENTATION = r"""
 module: install
 short_description: Install borg, borgmatic and saveos-agent
@@ -73,14 +82,6 @@ saveos:
   sample: {versions: {borg: 1.4.5, borgmatic: 2.1.10, install_method: bundle}}
 """
 
-import hashlib  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import shutil  # noqa: E402
-import tarfile  # noqa: E402
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, run  # noqa: E402
 
 PREFIX = "/opt/saveos"
 # borg 1.2 lacks the fix for CVE-2023-36811 in Debian 12; borgmatic 2.0 brought `commands:`, which our hooks are written in

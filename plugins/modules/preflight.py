@@ -3,6 +3,16 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import glob
+import os
+import platform
+import shlex
+import shutil
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, init_system, read, run
+
 DOCUMENTATION = r"""
 module: preflight
 short_description: Look at a host before anything is changed on it
@@ -40,15 +50,6 @@ saveos:
   sample: {os: Debian 12, arch: x86_64, glibc: "2.36", init: systemd, python: 3.11.2, clock: synchronised}
 """
 
-import glob  # noqa: E402
-import os  # noqa: E402
-import platform  # noqa: E402
-import shlex  # noqa: E402
-import shutil  # noqa: E402
-import time  # noqa: E402
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, init_system, read, run  # noqa: E402
 
 RELEASED = 1767225600  # 2026-01-01: no sane clock of a host shows less
 

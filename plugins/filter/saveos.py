@@ -1,0 +1,260 @@
+# Copyright: the SaveOS contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters of the roles: a policy as borgmatic's configuration, cron as systemd's calendar, repositories as data. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible.utils.vars import merge_hash
+from ansible_collections.saveos.fleet.plugins.module_utils.borg import ssh_command
+from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import check_id
+
+HEADER = "# Made by SaveOS from the policy in the inventory; changes made here are lost.\n"
+NAMESPACE = uuid.UUID("361e6d51-faec-444a-9079-341386da8e2e")  # the one of ansible.builtin.to_uuid
+RETENTION = ("keep_within", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
+FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+NAMES = {
+    "month": ("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
+    "weekday": ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
+}
+SHORTHANDS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
+WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+
+
+def _number(text, field, low, high):
+    names = NAMES.get(field, ())
+    value = names.index(text.lower()) if text.lower() in names and text else -1
+    if text.isdigit():
+        value = int(text)
+    if not low <= value <= high:
+        raise AnsibleFilterError(f"agent_schedule: {text!r} is no {field} of a cron line ({low} to {high})")
+    return value
+
+
+def _field(text, field, low, high):
+    """One field of a cron line as the set of its values, or None for `*`."""
+    if text == "*":
+        return None
+    values = set()
+    for part in text.split(","):
+        span, _, step = part.partition("/")
+        if step and not (step.isdigit() and int(step)):
+            raise AnsibleFilterError(f"agent_schedule: {part!r} has no whole number as its step")
+        if span == "*":
+            first, last = low, high
+        else:
+            begin, dash, end = span.partition("-")
+            first = _number(begin, field, low, high)
+            last = _number(end, field, low, high) if dash else high if step else first
+        if last < first:
+            raise AnsibleFilterError(f"agent_schedule: {part!r} runs backwards")
+        values.update(range(first, last + 1, int(step or 1)))
+    return values
+
+
+def check_cron(line):
+    """A cron schedule as five fields, with shorthands such as @daily replaced; fails with a sentence."""
+    fields = SHORTHANDS.get(str(line).strip(), str(line)).split()
+    if len(fields) != len(FIELDS):
+        raise AnsibleFilterError(f"agent_schedule {line!r} must have five fields, such as '0 2 * * *' for every night at two")
+    for text, field in zip(fields, FIELDS):
+        _field(text, *field)
+    return " ".join(fields)
+
+
+def cron_to_calendar(line):
+    """A cron schedule as systemd OnCalendar expressions: two where cron means `that day of the month or that weekday`."""
+    parsed = [_field(text, *field) for text, field in zip(check_cron(line).split(), FIELDS)]
+    minute, hour, day, month, weekday = parsed
+
+    def numbers(values):
+        return "*" if values is None else ",".join(f"{value:02d}" for value in sorted(values))
+
+    def expression(days, weekdays):
+        names = [WEEKDAYS[value] for value in sorted({value % 7 for value in weekdays})] if weekdays else []
+        prefix = f"{','.join(names)} " if names else ""
+        return f"{prefix}*-{numbers(month)}-{numbers(days)} {numbers(hour)}:{numbers(minute)}:00"
+
+    if day is not None and weekday is not None:
+        return [expression(day, None), expression(None, weekday)]
+    return [expression(day, weekday)]
+
+
+def _address(server, variables):
+    for name in ("server_address", "ansible_host", "ansible_ssh_host"):
+        if variables.get(name):
+            return str(variables[name])
+    return server
+
+
+def _registered(variables, name):
+    """Result of a task of an earlier play, or an empty mapping."""
+    return (variables.get(name) or {}) if name in variables else {}
+
+
+def agent_repositories(entries, host, hostvars, groups):
+    """A host's repositories, complete: address, user, path and url filled in from the storage server's variables and result.
+
+    entries: agent_repositories as the operator wrote it; empty means one repository on the first storage server.
+    """
+    servers = list(groups.get("storage_servers") or [])
+    if not entries:
+        raise AnsibleFilterError(f"{host} has no repository: put a host in the group storage_servers, or set agent_repositories")
+    known, taken = [], set()
+    for entry in entries:
+        item = {"kind": "ssh", "server": "", "quota": "", "host_keys": [], "exists": None, **entry}
+        try:
+            item["id"] = check_id(str(item.get("id") or ""))
+        except ValueError as error:
+            raise AnsibleFilterError(f"agent_repositories of {host}: {error}") from error
+        item["label"] = item.get("label") or item["id"]
+        if item["kind"] == "local":
+            if not str(item.get("path") or "").startswith("/"):
+                raise AnsibleFilterError(f"agent_repositories of {host}: the local repository {item['id']} needs an absolute path")
+            item["url"] = item["path"]
+        elif item["kind"] == "ssh":
+            _complete_ssh(item, host, hostvars, servers)
+            place = (item["address"], item["port"], item["user"])
+            if place in taken:
+                raise AnsibleFilterError(
+                    f"{host} has two repositories on the server {item['address']}: its one key opens one of them; use another server"
+                )
+            taken.add(place)
+        else:
+            raise AnsibleFilterError(f"agent_repositories of {host}: kind {item['kind']!r} is neither ssh nor local")
+        known.append(item)
+    return known
+
+
+def _complete_ssh(item, host, hostvars, servers):
+    server = item["server"] = item["server"] or ("" if item.get("address") else next(iter(servers), ""))
+    variables = hostvars[server] if server and server in hostvars else {}
+    if not server and not item.get("address"):
+        raise AnsibleFilterError(
+            f"{host} has no storage server: put a host in the group storage_servers, or give its repository an address"
+        )
+    result = (_registered(variables, "__server_storage").get("saveos") or {}).get("server") or {}
+    exists = _registered(variables, "__server_repositories").get("repositories") or {}
+    root = result.get("root") or variables.get("server_root") or "/srv/saveos"
+    item["address"] = item.get("address") or _address(server, variables)
+    item["port"] = int(
+        item.get("port") or variables.get("server_port") or variables.get("ansible_port") or result.get("port") or 22
+    )
+    item["user"] = item.get("user") or result.get("user") or variables.get("server_user") or "saveos-borg"
+    item["path"] = item.get("path") or f"{root}/repositories/{item['id']}"
+    item["host_keys"] = list(item["host_keys"] or result.get("host_keys") or [])
+    item["exists"] = exists.get(item["id"])
+    address = f"[{item['address']}]" if ":" in item["address"] else item["address"]
+    item["url"] = f"ssh://{item['user']}@{address}:{item['port']}{item['path']}"
+
+
+def default_repositories(host, groups):
+    """What a host backs up to when nobody said: one repository on the first storage server, its id made from the name."""
+    servers = list(groups.get("storage_servers") or [])
+    return [{"id": str(uuid.uuid5(NAMESPACE, host)), "kind": "ssh", "server": servers[0]}] if servers else []
+
+
+def server_repositories(server, hostvars, groups):
+    """What the agents enrolled in this run keep on a storage server: id, public key and quota of each.
+
+    Only the key is the host's own word. Ids and quotas come from the inventory, so that no host can claim another's repository.
+    """
+    wanted = []
+    for host in groups.get("agents") or []:
+        variables = hostvars[host]
+        identity = (_registered(variables, "__agent_enrol").get("saveos") or {}).get("identity")
+        if not identity:
+            continue
+        entries = variables.get("agent_repositories") or default_repositories(host, groups)
+        for item in agent_repositories(entries, host, hostvars, groups):
+            if item["kind"] == "ssh" and item["server"] == server:
+                wanted.append({"id": item["id"], "public_key": identity["public_key"], "quota": item["quota"], "append_only": True})
+    return wanted
+
+
+def agent_entries(repositories, etc):
+    """The repositories as saveos-agent reads them in agent.json."""
+    return [
+        {**{key: item[key] for key in ("id", "kind", "url", "label")}, "config": f"{etc}/borgmatic/{item['id']}.yaml"}
+        for item in repositories
+    ]
+
+
+def borgmatic_configs(repositories, policy):
+    """By repository id, the text of its borgmatic configuration."""
+    texts = {}
+    for repository in repositories:
+        plain = json.loads(json.dumps(borgmatic_config(policy, repository)))  # without Ansible's tags
+        texts[repository["id"]] = HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
+    return texts
+
+
+def borgmatic_config(policy, repository):
+    """One repository's borgmatic configuration, as a mapping.
+
+    policy: host, etc, state, sources, excludes, exclude_caches, retention, compression, upload_rate_limit, hooks, overrides.
+    """
+    host, etc, state = policy["host"], policy["etc"], policy["state"]
+    if not policy["sources"]:
+        raise AnsibleFilterError(f"the policy of {host} has no sources: set agent_sources to the paths to back up")
+    for source in policy["sources"]:
+        if not str(source).startswith("/"):
+            raise AnsibleFilterError(f"agent_sources of {host}: {source!r} is not an absolute path")
+    secrets = [f"{etc}/repositories", f"{etc}/token", f"{etc}/ssh/id_ed25519", state]
+    own = secrets + ([repository["path"]] if repository["kind"] == "local" else [])
+    config = {
+        "source_directories": list(policy["sources"]),
+        "repositories": [{"path": repository["url"], "label": repository["label"]}],
+        "exclude_patterns": [*policy["excludes"], *(f"pp:{path}" for path in own)],
+        "exclude_caches": bool(policy["exclude_caches"]),
+        "compression": policy["compression"],
+        "archive_name_format": re.sub(r"[^\w.-]", "-", host) + "-{now:%Y-%m-%dT%H:%M:%S}",
+        "match_archives": "*",
+        "local_path": "/opt/saveos/bin/borg",
+        "encryption_passphrase": f"{{credential file {etc}/repositories/{repository['id']}/passphrase}}",
+        "borg_base_directory": f"{state}/borg",
+        "user_state_directory": f"{state}/borg",
+        "bootstrap": {"store_config_files": False},
+        "source_directories_must_exist": False,  # the rest is backed up, and the run's record carries the warning
+        "lock_wait": 60,
+        "checks": [{"name": "disabled"}],
+        **{key: policy["retention"][key] for key in RETENTION if policy["retention"].get(key)},
+    }
+    if repository["kind"] == "ssh":
+        config["ssh_command"] = ssh_command(etc)
+    if not any(str(key).endswith("_databases") for key in policy["overrides"]):
+        config["unsafe_skip_path_validation_before_create"] = True  # saves a dry run; only database dumps need it
+    if policy["upload_rate_limit"]:
+        config["upload_rate_limit"] = int(policy["upload_rate_limit"])
+    if commands := _commands(policy["hooks"]):
+        config["commands"] = commands
+    return merge_hash(config, policy["overrides"], recursive=True)
+
+
+def _commands(hooks):
+    wanted = (
+        ("before", {"before": "action", "when": ["create"]}),
+        ("after", {"after": "action", "when": ["create"], "states": ["finish"]}),
+        ("on_error", {"after": "error"}),
+    )
+    return [{**moment, "run": list(hooks[name])} for name, moment in wanted if hooks.get(name)]
+
+
+class FilterModule:
+    """saveos.fleet.<name>"""
+
+    def filters(self):
+        return {
+            "agent_entries": agent_entries,
+            "agent_repositories": agent_repositories,
+            "borgmatic_configs": borgmatic_configs,
+            "check_cron": check_cron,
+            "cron_to_calendar": cron_to_calendar,
+            "default_repositories": default_repositories,
+            "server_repositories": server_repositories,
+        }

@@ -1,0 +1,86 @@
+# Copyright: the SaveOS contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""SSH public keys and authorized_keys as data: parsed and written anew, never pasted. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
+MARK = "saveos:"
+ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
+QUOTA = re.compile(r"\d+(\.\d+)?[KMGTP]?", re.IGNORECASE)
+
+
+def parse_key(text):
+    """`type base64` of one public key; options, comments and anything else are dropped. ValueError when it is none."""
+    words = str(text).split()
+    if len(words) < 2 or words[0] not in TYPES or len(str(text).strip().splitlines()) != 1:
+        raise ValueError("it is not one SSH public key of type ed25519, ecdsa or rsa")
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except binascii.Error as error:
+        raise ValueError("its base64 is broken") from error
+    length = int.from_bytes(blob[:4], "big")
+    if blob[4 : 4 + length] != words[0].encode() or len(blob) <= 4 + length:
+        raise ValueError("its type and its content differ")
+    return f"{words[0]} {base64.b64encode(blob).decode()}"
+
+
+def check_id(repository_id):
+    """A repository's id as it may appear in a path and a comment; ValueError otherwise."""
+    if not ID.fullmatch(repository_id):
+        raise ValueError(f"repository id {repository_id!r} may hold only letters, digits, dot, dash and underscore")
+    return repository_id
+
+
+def authorized_line(borg, path, entry):
+    """The line by which one host's key serves exactly one repository."""
+    if re.search(r'["\\\s]', borg + path):
+        raise ValueError(f"{borg} and {path} may hold no blanks, quotes or backslashes")
+    command = [borg, "serve"]
+    if entry.get("append_only", True):
+        command.append("--append-only")
+    command += ["--restrict-to-repository", path]
+    quota = str(entry.get("quota") or "")
+    if quota:
+        if not QUOTA.fullmatch(quota):
+            raise ValueError(f"quota {quota!r} must be a number of bytes, or one with K, M, G or T, such as 500G")
+        command += ["--storage-quota", quota]
+    return f'command="{" ".join(command)}",restrict {parse_key(entry["public_key"])} {MARK}{check_id(entry["id"])}'
+
+
+def comment_of(line):
+    """The repository id of one of our lines, or an empty string for any other line."""
+    words = line.split()
+    last = words[-1] if words and not line.startswith("#") else ""
+    return last[len(MARK) :] if last.startswith(MARK) else ""
+
+
+def merge(text, lines, absent):
+    """authorized_keys with our lines set and those of `absent` gone; every other line stays where it is.
+
+    ValueError when a key serves another repository already, because sshd takes only the first line of a key.
+    """
+    fresh = {comment_of(line): line for line in lines}
+    kept = []
+    for line in text.splitlines():
+        repository = comment_of(line)
+        if repository in absent:
+            continue
+        kept.append(fresh.pop(repository, line) if repository else line)
+    kept += fresh.values()
+    owner = {}
+    for line in kept:
+        repository = comment_of(line)
+        if not repository:
+            continue
+        key = line.split()[-2]
+        if owner.setdefault(key, repository) != repository:
+            raise ValueError(
+                f"one key cannot serve the repositories {owner[key]} and {repository}: put the second one on another server, "
+                f"or take the old one's access away with server_repositories_absent: [{owner[key]}]"
+            )
+    return "".join(line + "\n" for line in kept)

@@ -1,0 +1,102 @@
+#!/usr/bin/python
+# Copyright: the SaveOS contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import os
+import pwd
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, read
+from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import authorized_line, check_id, merge
+
+DOCUMENTATION = r"""
+module: server_repositories
+short_description: One directory and one authorized key per repository
+version_added: 0.1.0
+author: The SaveOS contributors (@saveos)
+description:
+  - Entries are added and updated. Other lines of authorized_keys, and repositories of others, stay as they are.
+  - Taking access away is explicit, by O(absent), and never removes a repository.
+options:
+  user:
+    description: The user that owns the repositories.
+    type: str
+    required: true
+  root:
+    description: The storage directory.
+    type: str
+    required: true
+  borg:
+    description: The borg that serves them.
+    type: str
+    default: /opt/saveos/bin/borg
+  repositories:
+    description: Repositories with V(id), V(public_key), V(quota) and V(append_only). One without a key yet gets only its directory.
+    type: list
+    elements: dict
+    default: []
+  absent:
+    description: Ids whose key is taken away.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode: {support: full, description: Says what would be made.}
+"""
+
+EXAMPLES = r"""
+- name: Let one host in
+  saveos.fleet.server_repositories:
+    user: saveos-borg
+    root: /srv/saveos
+    repositories:
+      - {id: 0198c5f0-0000-7000-8000-000000000001, public_key: "{{ key }}", quota: 500G}
+"""
+
+RETURN = r"""
+repositories:
+  description: By id, whether there is a Borg repository already.
+  returned: success
+  type: dict
+  sample: {0198c5f0-0000-7000-8000-000000000001: true}
+"""
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "user": {"required": True},
+            "root": {"required": True},
+            "borg": {"default": "/opt/saveos/bin/borg"},
+            "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
+            "absent": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    host = Converge(module)
+    wanted = module.params["repositories"]
+    try:
+        entry = pwd.getpwnam(module.params["user"])
+    except KeyError:  # check mode on a bare host
+        host.changed = True
+        host.exit(repositories={item["id"]: False for item in wanted})
+    parent = os.path.normpath(module.params["root"]) + "/repositories"
+    lines, known = [], {}
+    try:
+        for item in wanted:
+            path = f"{parent}/{check_id(item['id'])}"
+            if item.get("public_key"):
+                lines.append(authorized_line(module.params["borg"], path, item))
+            host.directory(path, 0o700, entry.pw_uid, entry.pw_gid)
+            known[item["id"]] = os.path.exists(f"{path}/config")
+        keys = f"{entry.pw_dir}/.ssh/authorized_keys"
+        content = merge(read(keys) or "", lines, module.params["absent"])
+    except ValueError as error:
+        host.fail(str(error))
+    host.file(keys, content, 0o640, 0, entry.pw_gid)
+    host.exit(repositories=known)
+
+
+if __name__ == "__main__":
+    main()
