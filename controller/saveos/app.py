@@ -19,6 +19,7 @@ from saveos.core import docs, security, web
 from saveos.core.database import Database
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings, get_settings
+from saveos.policies.service import ensure_default
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def open_state(settings: Settings) -> web.State:
-    """Make the home, load the KEK, migrate the database, do the first set-up. Raises ValueError on a bad KEK."""
+    """Make the home, load the KEK, migrate, do the first set-up. Raises ValueError on a bad KEK."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.sqlalchemy_url, security.load_kek(settings.home))
     migrations.upgrade(database)
@@ -82,6 +83,7 @@ def open_state(settings: Settings) -> web.State:
     database.after_commit.append(feed.publish_all)
     with database.session() as session:
         made = bootstrap(session)
+        ensure_default(session, made.tenant_id)
         if made.password:
             _write_private(settings.home / "admin-password", made.password)
     return web.State(settings, database, feed)

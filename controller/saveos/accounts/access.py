@@ -107,7 +107,9 @@ def require(right: str, *, audit: bool = True) -> Callable[..., Actor]:
             route = request.scope.get("route")
             action = str(getattr(route, "name", "write")).replace("_", " ")
             path = request.url.path.removeprefix("/api/v1/")
-            session.info["audit"] = record(session, actor.tenant_id, actor.name, action, path, actor.address)
+            session.info["audit"] = record(
+                session, actor.tenant_id, actor.name, action, path, address=actor.address
+            )
         return actor
 
     return check_and_note

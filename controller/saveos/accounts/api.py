@@ -91,7 +91,9 @@ def change_password(request: Request, state: StateDep, actor: CurrentActor, body
     check_same_origin(request)
     with state.database.session() as session:
         user = service.get_user(session, actor.tenant_id, actor.user_id)
-    service.change_password(state.database, user, body.current, body.new, actor.address, actor.cookie)
+    service.change_password(
+        state.database, user, body.current, body.new, address=actor.address, cookie=actor.cookie
+    )
 
 
 @router.get("/users")
@@ -159,7 +161,7 @@ def create_token(
     if not asked <= actor.rights:
         raise Forbidden("a token cannot have more rights than who makes it: name fewer scopes")
     token, secret = service.create_token(
-        session, actor.tenant_id, user, body.name, body.scopes, body.expires_in_days
+        session, actor.tenant_id, user, body.name, body.scopes, expires_in_days=body.expires_in_days
     )
     describe(session, f"token:{token.name}", scopes=token.scopes)
     return TokenCreated(**TokenOut.model_validate(token).model_dump(), token=secret)

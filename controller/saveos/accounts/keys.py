@@ -1,4 +1,4 @@
-"""The tenant's keys: its data key (wrapped by the installation's KEK), values sealed with it, its SSH key pair."""
+"""A tenant's keys: its data key (wrapped by the KEK), values sealed with it, its SSH key pair."""
 
 import uuid
 
@@ -21,7 +21,7 @@ def make_tenant(session: Session, name: str) -> Tenant:
     tenant = Tenant(id=tenant_id, name=name, data_key=wrapped, ssh_public_key=public)
     session.add(tenant)
     session.flush()
-    tenant.ssh_private_key = seal_for(session, tenant_id, "tenants", tenant_id, "ssh_private_key", private)
+    tenant.ssh_private_key = seal_for(session, tenant_id, ("tenants", tenant_id, "ssh_private_key"), private)
     return tenant
 
 
@@ -37,17 +37,17 @@ def data_key(session: Session, tenant_id: uuid.UUID) -> bytes:
 
 
 def seal_for(
-    session: Session, tenant_id: uuid.UUID, table: str, row: uuid.UUID | str, column: str, plaintext: bytes
+    session: Session, tenant_id: uuid.UUID, where: tuple[str, uuid.UUID, str], plaintext: bytes
 ) -> bytes:
-    """Seal a value for one column of one row of a tenant."""
-    return security.seal(data_key(session, tenant_id), plaintext, security.place(tenant_id, table, row, column))
+    """Seal a value for one place of a tenant: (table, row, column)."""
+    return security.seal(data_key(session, tenant_id), plaintext, security.place(tenant_id, *where))
 
 
 def unseal_for(
-    session: Session, tenant_id: uuid.UUID, table: str, row: uuid.UUID | str, column: str, sealed: bytes
+    session: Session, tenant_id: uuid.UUID, where: tuple[str, uuid.UUID, str], sealed: bytes
 ) -> bytes:
     """Open what `seal_for` sealed for the same place. Raises security.CannotOpen for another."""
-    return security.unseal(data_key(session, tenant_id), sealed, security.place(tenant_id, table, row, column))
+    return security.unseal(data_key(session, tenant_id), sealed, security.place(tenant_id, *where))
 
 
 def ssh_private_key(session: Session, tenant_id: uuid.UUID) -> bytes:
@@ -55,7 +55,7 @@ def ssh_private_key(session: Session, tenant_id: uuid.UUID) -> bytes:
     tenant = session.get(Tenant, tenant_id)
     if tenant is None or tenant.ssh_private_key is None:
         raise NotFound("the tenant has no SSH key")
-    return unseal_for(session, tenant_id, "tenants", tenant_id, "ssh_private_key", tenant.ssh_private_key)
+    return unseal_for(session, tenant_id, ("tenants", tenant_id, "ssh_private_key"), tenant.ssh_private_key)
 
 
 def _key_place(tenant_id: uuid.UUID) -> bytes:

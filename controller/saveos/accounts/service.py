@@ -152,7 +152,7 @@ def check_password(database: Database, name: str, password: str, address: str) -
 
 
 def change_password(
-    database: Database, user: User, current: str, new: str, address: str, cookie: str | None
+    database: Database, user: User, current: str, new: str, *, address: str, cookie: str | None
 ) -> None:
     """Set a user's own password and end their other sessions. Raises Invalid when `current` is wrong."""
     try:
@@ -166,7 +166,7 @@ def change_password(
         row = session.get_one(User, user.id)
         row.password_hash, row.must_change_password = hashed, False
         end_logins(session, user.id, but=cookie)
-        record(session, user.tenant_id, user.name, "change password", f"user:{user.name}", address)
+        record(session, user.tenant_id, user.name, "change password", f"user:{user.name}", address=address)
 
 
 def open_login(session: Session, user: User, address: str) -> str:
@@ -177,7 +177,7 @@ def open_login(session: Session, user: User, address: str) -> str:
     session.add(
         Login(user_id=user.id, hash=security.token_hash(cookie), expires_at=expires, address=address[:64])
     )
-    record(session, user.tenant_id, user.name, "log in", f"user:{user.name}", address)
+    record(session, user.tenant_id, user.name, "log in", f"user:{user.name}", address=address)
     return cookie
 
 
@@ -192,6 +192,7 @@ def create_token(
     user: User,
     name: str,
     scopes: list[str],
+    *,
     expires_in_days: int | None = None,
 ) -> tuple[Token, str]:
     """Make an API token for a user and return it with its secret. Raises Invalid on an unknown scope."""
@@ -268,7 +269,7 @@ def revoke_token(
 
 
 def record(
-    session: Session, tenant_id: uuid.UUID, actor: str, action: str, object_: str, address: str = ""
+    session: Session, tenant_id: uuid.UUID, actor: str, action: str, object_: str, *, address: str = ""
 ) -> Audit:
     """Add an act to the audit trail; it stands or falls with the session's transaction."""
     row = Audit(

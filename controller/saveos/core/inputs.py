@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -90,6 +91,23 @@ def _name(value: str) -> str:
     return value
 
 
+def _moment(value: datetime) -> datetime:
+    """Return an aware UTC time; one without a zone is UTC. Years far off are refused: they overflow."""
+    if not 1990 <= value.year <= 2200:
+        raise ValueError("the time must be between 1990 and 2200")
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _path_or_empty(value: str) -> str:
+    return absolute_path(value) if value else value
+
+
+def _quota(value: str) -> str:
+    if value and not re.fullmatch(r"\d{1,12}(\.\d{1,3})?[KMGT]?", value):
+        raise ValueError("a quota looks like 500G or 2T; empty is none")
+    return value
+
+
 Text = Annotated[str, Field(max_length=200), AfterValidator(_clean_text)]
 Name = Annotated[str, Field(max_length=100), AfterValidator(_name)]
 HostName = Annotated[str, Field(max_length=253), AfterValidator(_host_name)]
@@ -97,3 +115,6 @@ Address = Annotated[str, Field(max_length=253), AfterValidator(_address)]
 UserName = Annotated[str, Field(max_length=32), AfterValidator(_user)]
 AbsolutePath = Annotated[str, Field(max_length=4096), AfterValidator(absolute_path)]
 Tag = Annotated[str, Field(max_length=63), AfterValidator(_tag)]
+OptionalPath = Annotated[str, Field(max_length=4096), AfterValidator(_path_or_empty)]
+Quota = Annotated[str, Field(max_length=20), AfterValidator(_quota)]
+Moment = Annotated[datetime, AfterValidator(_moment)]

@@ -4,6 +4,7 @@ import base64
 import json
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
@@ -52,6 +53,32 @@ def decode_id(cursor: str | None) -> uuid.UUID | None:
         return uuid.UUID(decode_cursor(cursor, 1)[0])
     except (ValueError, TypeError, AttributeError) as error:
         raise Invalid("the cursor belongs to another list", field="cursor") from error
+
+
+def decode_text(cursor: str | None) -> str | None:
+    """Return the text in the cursor of a list that is sorted by a name; None without. Raises Invalid."""
+    if not cursor:
+        return None
+    text = decode_cursor(cursor, 1)[0]
+    if not isinstance(text, str) or not text.isprintable():
+        raise Invalid("the cursor belongs to another list", field="cursor")
+    return text
+
+
+def decode_time_and_id(cursor: str | None) -> tuple[datetime, uuid.UUID] | None:
+    """Return the time and id in the cursor of a list that is sorted by time; None without. Raises Invalid."""
+    if not cursor:
+        return None
+    moment, identity = decode_cursor(cursor, 2)
+    try:
+        return datetime.fromtimestamp(float(moment), UTC), uuid.UUID(identity)
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
+        raise Invalid("the cursor belongs to another list", field="cursor") from error
+
+
+def time_and_id(moment: datetime, identity: uuid.UUID) -> list[Any]:
+    """Return the sort key that `decode_time_and_id` reads; microseconds survive a float."""
+    return [moment.timestamp(), str(identity)]
 
 
 def split(rows: Sequence[R], limit: int, key: Callable[[R], Sequence[Any]]) -> tuple[list[R], str | None]:

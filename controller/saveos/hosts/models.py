@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from saveos.core.clock import now
 from saveos.core.database import Base, HasId
@@ -49,6 +49,8 @@ class Host(HasId, Base):
     last_backup_at: Mapped[datetime | None]
     last_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes, original size of the last archive
     due_at: Mapped[datetime | None]
+    # By name, because policies stand higher on the ladder; for reading, and only where a query asks for it.
+    policy: Mapped[Any] = relationship("Policy", viewonly=True, lazy="raise")
 
 
 class Group(HasId, Base):

@@ -1,0 +1,148 @@
+"""What agents tell. Unknown fields are ignored (older and newer agents); texts are cut, not refused."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from saveos.core.inputs import Moment, RequestModel
+
+MAX_RUNS = 500
+MAX_LOG = 64 * 1024  # characters; the end is kept
+
+
+def _told(limit: int, *, end: bool = False) -> BeforeValidator:
+    def clean(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        value = value[-limit:] if end else value[:limit]
+        return value.replace("\x00", "�").encode("utf-8", "replace").decode()
+
+    return BeforeValidator(clean)
+
+
+def _first(limit: int) -> BeforeValidator:
+    return BeforeValidator(lambda value: value[:limit] if isinstance(value, list) else value)
+
+
+Line = Annotated[str, _told(2000)]
+Word = Annotated[str, _told(40)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+State = Literal["succeeded", "warning", "failed", "canceled"]
+
+
+class Told(BaseModel):
+    """Base of an agent's words."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class ArchiveTold(Told):
+    """An archive that a run made, as Borg reported it."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: Annotated[str, _told(400)] = ""
+    started_at: Moment
+    finished_at: Moment | None = None
+    duration: Annotated[float, Field(ge=0)] | None = None
+    nfiles: Count | None = None
+    original_size: Count | None = None
+    compressed_size: Count | None = None
+    deduplicated_size: Count | None = None
+
+
+class ErrorTold(Told):
+    """Why a run failed, and what to do."""
+
+    code: Word = "unknown"
+    message: Line = ""
+    fix: Line = ""
+
+
+class ResultTold(Told):
+    """What happened with one repository."""
+
+    repository_id: uuid.UUID
+    state: State
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    archive: ArchiveTold | None = None
+    error: ErrorTold | None = None
+    warnings: Annotated[list[Line], _first(50)] = []
+
+
+class RestoreTold(Told):
+    """What a restore brought back."""
+
+    repository_id: uuid.UUID | None = None
+    archive: Annotated[str, _told(400)] = ""
+    destination: Annotated[str, _told(4096)] = ""
+    files: Count | None = None
+    bytes: Count | None = None
+    failed: Annotated[list[Annotated[str, _told(4096)]], _first(1000)] = []
+
+
+class RecordTold(Told):
+    """One run of a backup or restore."""
+
+    run_id: uuid.UUID
+    kind: Literal["backup", "restore"] = "backup"
+    trigger: Literal["timer", "job", "playbook", "host"] = "host"
+    job_id: uuid.UUID | None = None
+    state: State
+    started_at: Moment
+    finished_at: Moment
+    results: Annotated[list[ResultTold], Field(max_length=50)] = []
+    error: ErrorTold | None = None
+    log_tail: Annotated[str, _told(MAX_LOG, end=True)] = ""
+    versions: dict[Word, Annotated[str, _told(60)] | None] = {}
+    restore: RestoreTold | None = None
+
+
+class CheckinIn(RequestModel):
+    """Run records, oldest first; each is validated for itself, so that an error names the run."""
+
+    runs: Annotated[list[dict[str, Any]], Field(max_length=MAX_RUNS)]
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Refused(BaseModel):
+    """A record that was not stored, and why; sending it again does not help."""
+
+    run_id: uuid.UUID
+    detail: str
+
+
+class CheckinOut(BaseModel):
+    """How many records were new, how many were known already, and which were refused."""
+
+    accepted: int
+    known: int
+    refused: list[Refused]
+
+
+class RunOut(BaseModel):
+    """One run, as the host told it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: uuid.UUID
+    host_id: uuid.UUID
+    host: str
+    kind: str
+    trigger: str
+    job_id: uuid.UUID | None
+    state: str
+    started_at: datetime
+    finished_at: datetime
+    results: list[Any]
+    error_code: str
+    error: str
+    received_at: datetime
+
+
+class RunWithLog(RunOut):
+    """One run with the end of its log."""
+
+    log: str

@@ -1,0 +1,104 @@
+"""Verbs of groups."""
+
+import uuid
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from saveos.core.database import touch
+from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.hosts.models import Group, GroupMember, Host
+
+
+def get_group(session: Session, tenant_id: uuid.UUID, ref: str) -> Group:
+    """Return a group by id or name. Raises NotFound."""
+    query = select(Group).where(Group.tenant_id == tenant_id)
+    try:
+        query = query.where(Group.id == uuid.UUID(ref))
+    except ValueError:
+        query = query.where(Group.name == ref.replace("\x00", ""))
+    group = session.scalar(query)
+    if group is None:
+        raise NotFound(f"there is no group {ref[:63]}: see GET /api/v1/groups")
+    return group
+
+
+def list_groups(
+    session: Session, tenant_id: uuid.UUID, after: str | None, limit: int
+) -> list[tuple[Group, int]]:
+    """Return up to `limit` groups by name, with the number of their hosts."""
+    members = select(func.count()).where(GroupMember.group_id == Group.id).correlate(Group).scalar_subquery()
+    query = select(Group, members).where(Group.tenant_id == tenant_id).order_by(Group.name).limit(limit)
+    rows = session.execute(query.where(Group.name > after) if after else query)
+    return [(group, count) for group, count in rows]
+
+
+def create_group(session: Session, tenant_id: uuid.UUID, name: str) -> Group:
+    """Make an empty group. Raises Conflict on a taken name."""
+    _refuse_taken(session, tenant_id, name)
+    group = Group(tenant_id=tenant_id, name=name)
+    session.add(group)
+    session.flush()
+    return group
+
+
+def rename_group(session: Session, group: Group, name: str) -> None:
+    """Give a group another name. Raises Conflict on a taken one."""
+    if name != group.name:
+        _refuse_taken(session, group.tenant_id, name)
+        group.name = name
+
+
+def set_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
+    """Make these hosts the group's members."""
+    session.execute(delete(GroupMember).where(GroupMember.group_id == group.id))
+    session.add_all(GroupMember(group_id=group.id, host_id=host.id) for host in hosts)
+    session.flush()
+    touch(session, group.tenant_id, "hosts")
+
+
+def set_groups(session: Session, host: Host, names: Collection[str]) -> None:
+    """Make a host a member of these groups only. Raises Invalid on a group that does not exist."""
+    query = select(Group).where(Group.tenant_id == host.tenant_id, Group.name.in_(names))
+    found = {group.name: group for group in session.scalars(query)}
+    missing = sorted(set(names) - set(found))
+    if missing:
+        raise Invalid(
+            f"there is no group {', '.join(missing[:5])}: make it first with POST /api/v1/groups",
+            field="groups",
+        )
+    session.execute(delete(GroupMember).where(GroupMember.host_id == host.id))
+    session.add_all(GroupMember(group_id=group.id, host_id=host.id) for group in found.values())
+    session.flush()
+
+
+def group_names(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[str]]:
+    """Return the groups of hosts, sorted by name."""
+    names: dict[uuid.UUID, list[str]] = {}
+    for start in range(0, len(host_ids), 500):
+        query = (
+            select(GroupMember.host_id, Group.name)
+            .join(Group, Group.id == GroupMember.group_id)
+            .where(GroupMember.host_id.in_(host_ids[start : start + 500]))
+            .order_by(Group.name)
+        )
+        for host_id, name in session.execute(query):
+            names.setdefault(host_id, []).append(name)
+    return names
+
+
+def group_hosts(session: Session, group: Group) -> list[Host]:
+    """Return a group's hosts by name, without those taken out."""
+    query = (
+        select(Host)
+        .join(GroupMember, GroupMember.host_id == Host.id)
+        .where(GroupMember.group_id == group.id, Host.state != "decommissioned")
+        .order_by(Host.name)
+    )
+    return list(session.scalars(query))
+
+
+def _refuse_taken(session: Session, tenant_id: uuid.UUID, name: str) -> None:
+    if session.scalar(select(Group.id).where(Group.tenant_id == tenant_id, Group.name == name)):
+        raise Conflict(f"there is a group {name} already: choose another name", field="name")

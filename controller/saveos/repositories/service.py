@@ -1,0 +1,165 @@
+"""Verbs of repositories."""
+
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, aliased
+
+from saveos.core.clock import now
+from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.hosts.models import Host
+from saveos.hosts.schemas import RepositoryFor
+from saveos.hosts.service import get_host
+from saveos.repositories.models import Repository
+from saveos.repositories.schemas import RepositoryOut
+
+Owner = aliased(Host, name="owner")
+Server = aliased(Host, name="server")
+
+
+def create_repository(session: Session, tenant_id: uuid.UUID, host: Host, asked: RepositoryFor) -> Repository:
+    """Make a repository for a host; provisioning makes its directory. Raises Invalid, Conflict."""
+    if not host.is_agent:
+        raise Invalid(f"{host.name} is no agent, so it needs no repository", field="repository")
+    server = None
+    if asked.kind == "ssh":
+        server = _server(session, tenant_id, asked.server)
+        if asked.path:
+            raise Invalid(
+                "the server chooses the path: leave it out, or use kind local", field="repository.path"
+            )
+    elif not asked.path:
+        raise Invalid("a local repository needs a path on the host", field="repository.path")
+    elif asked.server:
+        raise Invalid("a local repository has no server: leave it out", field="repository.server")
+    server_id = server.id if server else None
+    same = select(Repository.id).where(
+        Repository.host_id == host.id, Repository.server_id == server_id, Repository.path == asked.path
+    )
+    if session.scalar(same):
+        raise Conflict(f"{host.name} has a repository there already", field="repository")
+    repository = Repository(
+        tenant_id=tenant_id,
+        host_id=host.id,
+        server_id=server_id,
+        kind=asked.kind,
+        path=asked.path,
+        quota=asked.quota,
+    )
+    session.add(repository)
+    session.flush()
+    return repository
+
+
+def has_storage(session: Session, tenant_id: uuid.UUID) -> bool:
+    """Whether the tenant has a storage server."""
+    return bool(_servers(session, tenant_id))
+
+
+def get_repository(session: Session, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> Repository:
+    """Return a repository. Raises NotFound."""
+    repository = session.scalar(
+        select(Repository).where(Repository.id == repository_id, Repository.tenant_id == tenant_id)
+    )
+    if repository is None:
+        raise NotFound("there is no such repository: see GET /api/v1/repositories")
+    return repository
+
+
+def of_hosts(
+    session: Session, tenant_id: uuid.UUID, host_ids: Collection[uuid.UUID]
+) -> dict[uuid.UUID, list[Repository]]:
+    """Return the repositories of hosts, oldest first."""
+    found: dict[uuid.UUID, list[Repository]] = {}
+    keys = list(host_ids)
+    for start in range(0, len(keys), 500):
+        query = (
+            select(Repository)
+            .where(Repository.tenant_id == tenant_id, Repository.host_id.in_(keys[start : start + 500]))
+            .order_by(Repository.id)
+        )
+        for repository in session.scalars(query):
+            found.setdefault(repository.host_id, []).append(repository)
+    return found
+
+
+def list_repositories(
+    session: Session,
+    tenant_id: uuid.UUID,
+    *,
+    host: str = "",
+    after: uuid.UUID | None = None,
+    limit: int,
+) -> list[RepositoryOut]:
+    """Return up to `limit` repositories in order of their making. Raises NotFound for an unknown host."""
+    query = _with_names(tenant_id).order_by(Repository.id).limit(limit)
+    if host:
+        query = query.where(Repository.host_id == get_host(session, tenant_id, host).id)
+    if after:
+        query = query.where(Repository.id > after)
+    return [_describe(*row) for row in session.execute(query)]
+
+
+def describe_repository(session: Session, repository: Repository) -> RepositoryOut:
+    """Return a repository as it travels."""
+    row = session.execute(_with_names(repository.tenant_id).where(Repository.id == repository.id)).one()
+    return _describe(*row)
+
+
+def delete_repository(session: Session, repository: Repository) -> None:
+    """Forget a repository that was never initialised. Raises Conflict: archives are never deleted here."""
+    if repository.initialised_at is not None:
+        raise Conflict("the repository is in use: SaveOS never deletes one that may hold archives")
+    session.delete(repository)
+    session.flush()
+
+
+def record_initialised(repository: Repository, *, key_exported: bool) -> None:
+    """Note what provisioning reported; the first time counts."""
+    repository.initialised_at = repository.initialised_at or now()
+    if key_exported:
+        repository.key_exported_at = repository.key_exported_at or now()
+
+
+def _servers(session: Session, tenant_id: uuid.UUID) -> list[Host]:
+    query = select(Host).where(
+        Host.tenant_id == tenant_id, Host.is_storage_server, Host.state != "decommissioned"
+    )
+    return list(session.scalars(query.order_by(Host.id).limit(2)))
+
+
+def _server(session: Session, tenant_id: uuid.UUID, ref: str | None) -> Host:
+    field = "repository.server"
+    if ref is None:
+        servers = _servers(session, tenant_id)
+        if len(servers) != 1:
+            found = "there is none" if not servers else "there are several"
+            raise Invalid(f"name the storage server: {found}", field=field)
+        return servers[0]
+    try:
+        server = get_host(session, tenant_id, ref)
+    except NotFound as error:
+        raise Invalid(error.detail, field=field) from error
+    if not server.is_storage_server or server.state == "decommissioned":
+        raise Invalid(f"{server.name} is no storage server", field=field)
+    return server
+
+
+def _with_names(tenant_id: uuid.UUID) -> Select[Any, Any, Any]:
+    return (
+        select(Repository, Owner.name, Server.name)
+        .join(Owner, Owner.id == Repository.host_id)
+        .outerjoin(Server, Server.id == Repository.server_id)
+        .where(Repository.tenant_id == tenant_id)
+    )
+
+
+def _describe(repository: Repository, host: str, server: str | None) -> RepositoryOut:
+    columns = {
+        name: getattr(repository, name)
+        for name in RepositoryOut.model_fields
+        if name in Repository.__mapper__.columns
+    }
+    return RepositoryOut(**columns, host=host, server=server)
