@@ -77,7 +77,7 @@ class Host:
 
     def start(self, extra: tuple[str, ...] = ()) -> None:
         """Create the container and its first boot."""
-        boot = ["--systemd=always"] if self.systemd else ["--systemd=false", "--init", "--stop-signal=SIGKILL"]
+        boot = ["--systemd=always"] if self.systemd else ["--systemd=false", "--stop-signal=SIGKILL"]
         command = [] if self.systemd else ["sleep", "infinity"]
         network = f"{self.lab.id}:ip={self.ip},mac={self.mac}"
         podman(
@@ -215,7 +215,9 @@ class Lab:
         with Path("/tmp/.saveos-lab.lock").open("w") as lock:  # two runs must not be given one subnet
             fcntl.flock(lock, fcntl.LOCK_EX)
             podman("network", "create", "--label", f"saveos.lab={self.id}", self.id)
-        return ipaddress.IPv4Network(podman("network", "inspect", self.id, "--format", "{{(index .Subnets 0).Subnet}}"))
+        return ipaddress.IPv4Network(
+            podman("network", "inspect", self.id, "--format", "{{(index .Subnets 0).Subnet}}")
+        )
 
     def pin(self) -> None:
         """Write known_hosts with each host's key, read from inside: nothing is trusted at first sight."""
@@ -239,7 +241,9 @@ class Lab:
         variables: Mapping[str, object] | None = None,
     ) -> Path:
         """Write an inventory file: agents default to every host that is no storage server."""
-        names = agents if agents is not None else tuple(name for name in self.hosts if name not in storage_servers)
+        names = (
+            agents if agents is not None else tuple(name for name in self.hosts if name not in storage_servers)
+        )
         content = {
             "storage_servers": {"hosts": {name: self.host_variables(name) for name in storage_servers}},
             "agents": {"hosts": {name: self.host_variables(name) for name in names}},
@@ -257,7 +261,12 @@ class Lab:
         done = subprocess.run(
             [*command, str(ROOT / "playbooks" / playbook), *arguments],
             cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **(environment or {})},
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                **(environment or {}),
+            },
             text=True,
             capture_output=True,
             check=False,
@@ -292,7 +301,9 @@ def recap(output: str) -> dict[str, dict[str, int]]:
     for line in output.partition("PLAY RECAP")[2].splitlines()[1:]:
         name, found, counts = line.partition(":")
         if found and "ok=" in counts:
-            hosts[name.strip()] = {key: int(value) for key, value in (pair.split("=") for pair in counts.split())}
+            hosts[name.strip()] = {
+                key: int(value) for key, value in (pair.split("=") for pair in counts.split())
+            }
     return hosts
 
 
