@@ -96,7 +96,7 @@ class Installation:
         """Return the stored settings; what the environment says now wins."""
         try:
             lines = self.environment.read_text().splitlines()
-        except (FileNotFoundError, PermissionError):
+        except OSError:
             return {}
         stored = dict(line.split("=", 1) for line in lines if "=" in line)
         return {key: json.loads(value) for key, value in stored.items() if key in STORED}
@@ -104,7 +104,7 @@ class Installation:
     def write_environment(self) -> None:
         """Store the settings in force, readable by root only, in systemd's EnvironmentFile form."""
         values = {key: os.environ[key] for key in STORED if os.environ.get(key)}
-        text = "".join(f"{key}={json.dumps(value)}\n" for key, value in values.items())
+        text = "".join(f"{key}={json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
         write_private(self.environment, text)
 
 

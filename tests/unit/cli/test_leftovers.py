@@ -1,0 +1,63 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from saveos.cli import keeper, leftovers, local_ssh, process
+from saveos.cli.installation import Installation
+
+KEY = 'from="127.0.0.1,::1" ssh-ed25519 AAAAC3 saveos-controller:{home}'
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Directories of a machine in which two installations left marks: one lives, one was deleted."""
+    for name in ("units", "cron", "root/.ssh", "living"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(process, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(leftovers, "CRON", tmp_path / "cron")
+    monkeypatch.setattr(local_ssh, "authorized_keys", lambda: tmp_path / "root/.ssh/authorized_keys")
+    living, deleted = Installation(tmp_path / "living"), Installation(tmp_path / "deleted")
+    living.marker.write_text("{}")
+    lines = ["ssh-ed25519 AAAAperson me@laptop", *(KEY.format(home=each.home) for each in (living, deleted))]
+    (tmp_path / "root/.ssh/authorized_keys").write_text("\n".join(lines) + "\n")
+    for each in (living, deleted):
+        cron = tmp_path / "cron" / each.named("saveos-backup")
+        cron.write_text(f"0 2 * * * root saveos-agent --config {each.home}/agent/etc backup --trigger timer\n")
+    return living, deleted
+
+
+def mine(found: list[Installation], directory: Path) -> list[Path]:
+    """Leave out what is really on this machine."""
+    return [each.home for each in found if each.home.is_relative_to(directory)]
+
+
+def test_only_the_installation_whose_home_was_deleted_is_found(machine):
+    living, deleted = machine
+    assert mine(leftovers.deleted(), living.home.parent) == [deleted.home]
+
+
+def test_its_marks_go_and_those_of_others_stay(machine):
+    living, deleted = machine
+    removed = leftovers.remove(deleted)
+    assert removed == ["the line in root's authorized_keys", "cron lines"]
+    keys = local_ssh.authorized_keys().read_text()
+    assert "me@laptop" in keys
+    assert str(living.home) in keys
+    assert str(deleted.home) not in keys
+    assert [path.name for path in leftovers.CRON.iterdir()] == [living.named("saveos-backup")]
+    assert leftovers.remove(deleted) == []
+    assert mine(leftovers.deleted(), living.home.parent) == []
+
+
+def test_a_controller_of_a_deleted_home_is_stopped(machine):
+    _, deleted = machine
+    command = [sys.executable, "-I", "-S", keeper.__file__, str(deleted.home), "sleep", "60"]
+    keeping = subprocess.Popen(command)
+    try:
+        assert "running processes" in leftovers.remove(deleted)
+        assert keeping.wait(5) in (0, -signal.SIGTERM)  # it may not have set its handler yet
+    finally:
+        keeping.kill()
+        keeping.wait()
