@@ -1,0 +1,147 @@
+"""The fleet of the lab: real hosts that a real controller looks after."""
+
+import contextlib
+import ipaddress
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab import Host, Lab
+from serving import Controller, until
+from support import on
+
+HOSTS = {"vault": "bookworm", "web": "bookworm", "bare": "trixie", "cron": "bookworm:nosystemd"}
+
+
+class Fleet:
+    """Hosts `vault` (storage server), `web` and `bare` (agents) and `cron` (one without systemd)."""
+
+    def __init__(self, lab: Lab, controller: Controller) -> None:
+        self.lab = lab
+        self.controller = controller
+
+    def __getattr__(self, name: str) -> Host:
+        """Return a host of the lab by its name."""
+        try:
+            return self.lab.hosts[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def provision(self) -> None:
+        """Make a storage server and agents of bare hosts, with a policy that no timer starts during a test."""
+        agents = [name for name in self.lab.hosts if name != "vault"]
+        self.trust(*self.lab.hosts)
+        self.fill(*agents)
+        policy = {"name": "lab", "is_default": True, "sources": ["/srv/data"], "schedule": "0 3 1 1 *"}
+        self.controller.post("/policies", policy, 201)
+        self.add("vault", "--storage-server", "--no-agent")
+        for name in agents:
+            self.add(name)
+        self.controller.done("provision", *agents)
+
+    def trust(self, *names: str) -> None:
+        """Let the controller's SSH key in on hosts, as an administrator would before adding them."""
+        key = self.controller.get("/system")["ssh_public_key"]
+        for name in names:
+            on(
+                self.lab.hosts[name],
+                'mkdir -p -m 700 /root/.ssh && echo "$1" >> /root/.ssh/authorized_keys2',
+                key,
+            )
+
+    def fill(self, *names: str) -> None:
+        """Put a little data into the sources of hosts."""
+        for name in names:
+            on(self.lab.hosts[name], "mkdir -p /srv/data && cp -r /etc /srv/data/ && date > /srv/data/stamp")
+
+    def add(self, name: str, *words: str) -> Any:
+        """`saveos hosts add`, with the host's key scanned."""
+        address = self.lab.hosts[name].ip
+        return self.controller.command("hosts", "add", name, "--address", address, "--scan", "--yes", *words)
+
+    def error(self, job: dict[str, Any], name: str) -> str:
+        """Return what a job says went wrong on a host."""
+        return str(job["by_host"][name]["error"])
+
+
+@contextlib.contextmanager
+def start_fleet(suites: Mapping[str, str] = HOSTS) -> Iterator[Fleet]:
+    """Start hosts and a controller that they can reach; add and provision them as a person would."""
+    with Lab(suites) as lab:
+        gateway = str(ipaddress.ip_interface(f"{lab.hosts['vault'].ip}/24").network[1])
+        controller = Controller(lab.dir / "home", gateway)
+        try:
+            controller.start()
+            fleet = Fleet(lab, controller)
+            fleet.provision()
+            yield fleet
+        finally:
+            controller.stop()
+            end_leftovers(controller)
+
+
+def processes_of(controller: Controller) -> dict[int, str]:
+    """Return the controller's processes but itself, {pid: command line}."""
+    own = controller.process.pid if controller.process else -1
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in (own, os.getpid()):
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+        home = str(controller.home).encode()
+        mine = any(home in variable for variable in environment) or str(controller.home) in words
+        marked = any(variable.startswith(b"SAVEOS_ATTEMPT=") for variable in environment)
+        if words and (mine or marked):
+            found[int(entry.name)] = words
+    return found
+
+
+def end_leftovers(controller: Controller) -> None:
+    """Kill what a failed test left, so that the next one starts clean."""
+    for process in processes_of(controller):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def host_processes(host: Host) -> list[str]:
+    """Return command lines of a host's processes that belong to a run."""
+    lines = on(host, "ps -eo pid,args --no-headers").splitlines()
+    return [line for line in lines if any(word in line for word in ("/borg", "borgmatic", "saveos-agent"))]
+
+
+class Census:
+    """Counts borg clients on a host while a test runs: `most` is how many wrote at once."""
+
+    SCRIPT = (
+        "rm -f /run/census; while [ ! -e /run/census-end ]; do "
+        "ps -eo ppid,args --no-headers | grep -c '[/]borg .*create' >> /run/census; sleep 0.2; done; "
+        "rm -f /run/census-end"
+    )
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def __enter__(self) -> "Census":
+        on(self.host, f"setsid sh -c '{self.SCRIPT.replace(chr(39), chr(34))}' </dev/null >/dev/null 2>&1 &")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        on(self.host, "touch /run/census-end")
+
+    @property
+    def most(self) -> int:
+        """Most borg clients seen at once."""
+        return max((int(line) for line in on(self.host, "cat /run/census").split()), default=0)
+
+
+def wait_for_borg(host: Host, seconds: float = 40) -> None:
+    """Wait until a host's borg is writing an archive."""
+    until(lambda: on(host, "pgrep -f '[/]borg .*create' || true"), seconds, f"a running borg on {host.name}")
+    time.sleep(0.5)

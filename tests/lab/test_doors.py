@@ -1,0 +1,178 @@
+"""Every door to a backup leaves exactly one archive, one run record and one job. One story, in order."""
+
+import json
+import time
+
+import pytest
+from serving import until
+from support import agent, archives, on, play, records
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def story(fleet):
+    """The session's fleet; nothing is left to the timers but what a test starts."""
+    return fleet
+
+
+def grown(story, host, act, seconds=60, **expected):
+    """Run `act` and require that the host's counts grew by exactly one archive, one run and one job."""
+    before = story.controller.counts(host)
+    kept = len(archives(story.lab.hosts[host])), len(records(story.lab.hosts[host]))
+    result = act()
+
+    def look():
+        after = story.controller.counts(host)
+        return (
+            after
+            if after["archives"] > before["archives"] and after["backup"] > before.get("backup", 0)
+            else None
+        )
+
+    after = until(look, seconds, f"an archive and a job of {host}: {before} {story.controller.counts(host)}")
+    for kind in ("archives", "runs", "backup"):
+        assert after[kind] == before.get(kind, 0) + 1, (kind, before, after)
+    assert len(archives(story.lab.hosts[host])) == kept[0] + 1
+    assert len(records(story.lab.hosts[host])) == kept[1] + 1
+    job = story.controller.items(f"/jobs?host={host}&operation=backup")[0]
+    for key, value in expected.items():
+        assert job[key] == value, job
+    run = story.controller.items(f"/runs?host={host}")[0]
+    assert run["job_id"] == job["id"], (run, job)
+    return result
+
+
+def test_a_bare_host_is_added_and_provisioned(story):
+    """`saveos hosts add` and `POST /maintenance/provision` made agents of bare hosts; again changes nothing."""
+    for name in ("web", "bare", "cron"):
+        found = story.controller.get(f"/hosts/{name}")
+        assert (found["state"], found["protection"]) == ("enrolled", "never") or found["last_backup_at"], found
+        assert found["agent_public_key"].startswith("ssh-ed25519 ")
+    again = story.controller.done("provision", "web", "bare", "cron")
+    assert sum(row["counts"].get("changed", 0) for row in again["by_host"].values()) == 0, (
+        story.controller.story(again)
+    )
+
+
+def test_by_http(story):
+    """POST /maintenance/backup."""
+    grown(story, "web", lambda: story.controller.done("backup", "web"), trigger="api", state="succeeded")
+
+
+def test_by_command(story):
+    """`saveos maintenance backup create web --wait`."""
+    job = grown(
+        story,
+        "web",
+        lambda: story.controller.command("maintenance", "backup", "create", "web", "--wait"),
+        state="succeeded",
+    )
+    assert job["state"] == "succeeded"
+
+
+def test_by_playbook_with_the_callback(story):
+    """`ansible-playbook playbooks/backup.yml` with SAVEOS_URL and SAVEOS_TOKEN set."""
+    story.lab.inventory(storage_servers=(), agents=("web",))
+    here = {"SAVEOS_URL": story.controller.url, "SAVEOS_TOKEN": story.controller.token}
+    grown(story, "web", lambda: play(story.lab, "backup", **here), trigger="hand", state="succeeded")
+
+
+def test_a_play_does_not_mind_a_controller_that_is_away(story):
+    """The callback costs at most a few seconds and a warning."""
+    story.lab.inventory(storage_servers=(), agents=("web",))
+    away = {"SAVEOS_URL": f"http://{story.web.ip}:9", "SAVEOS_TOKEN": "saveos_none"}
+    began = time.monotonic()
+    assert "report" in play(story.lab, "health", **away).output
+    assert time.monotonic() - began < 20
+
+
+def test_by_systemd_unit(story):
+    """`systemctl start` of the unit that the timer starts."""
+    grown(story, "web", lambda: on(story.web, "systemctl start saveos-backup.service"), state="succeeded")
+
+
+def test_by_timer(story):
+    """The timer itself elapses."""
+    drop_in = "[Timer]\\nOnCalendar=\\nOnActiveSec=1s\\nAccuracySec=100ms\\nRandomizedDelaySec=0\\n"
+    folder = "/etc/systemd/system/saveos-backup.timer.d"
+
+    def elapse():
+        on(
+            story.bare,
+            f"mkdir -p {folder} && printf '{drop_in}' > {folder}/lab.conf && systemctl daemon-reload",
+        )
+        on(story.bare, "systemctl restart saveos-backup.timer")
+
+    try:
+        grown(story, "bare", elapse, trigger="timer", state="succeeded")
+        assert records(story.bare)[-1]["trigger"] == "timer"
+    finally:
+        on(story.bare, f"rm -r {folder} && systemctl daemon-reload && systemctl restart saveos-backup.timer")
+
+
+def test_by_cron(story):
+    """On a host without systemd as PID 1 cron starts the same run."""
+    assert on(story.cron, "cat /proc/1/comm") != "systemd"
+    table = "/etc/cron.d/saveos-backup"
+    kept = on(story.cron, f"cat {table}")
+    settings = json.loads(on(story.cron, "cat /etc/saveos/agent.json"))
+    soon = on(story.cron, "date -d '+62 seconds' '+%-M %-H %-d %-m'")
+
+    def elapse():
+        quick = json.dumps(settings | {"jitter_seconds": 0})
+        on(story.cron, "cat > /etc/saveos/agent.json", stdin=quick)
+        lines = [
+            " ".join([*soon.split(), "*", *line.split()[5:]]) if " backup" in line and line[:1] != "#" else line
+            for line in kept.splitlines()
+        ]
+        on(story.cron, f"cat > {table}", stdin="\n".join(lines) + "\n")
+
+    try:
+        grown(story, "cron", elapse, seconds=120, trigger="timer", state="succeeded")
+        assert records(story.cron)[-1]["trigger"] == "timer"
+    finally:
+        on(story.cron, f"cat > {table}", stdin=kept + "\n")
+        on(story.cron, "cat > /etc/saveos/agent.json", stdin=json.dumps(settings))
+
+
+def test_without_systemd_by_http(story):
+    """A run on demand works there too, detached from the SSH session."""
+    grown(story, "cron", lambda: story.controller.done("backup", "cron"), trigger="api", state="succeeded")
+
+
+def test_what_the_controller_missed_is_delivered_later(story):
+    """While the controller is down a host backs up by itself; the record comes when it is back, once."""
+    before = story.controller.counts("web")
+    story.controller.stop()
+    on(story.web, "systemctl start saveos-backup.service")
+    assert int(on(story.web, "ls /var/lib/saveos-agent/spool | wc -l")) == 1
+    story.controller.start()
+    agent(story.web, "deliver")
+    agent(story.web, "deliver")
+    after = until(
+        lambda: (now := story.controller.counts("web"))["backup"] > before["backup"] and now,
+        30,
+        "the run that the controller missed",
+    )
+    assert after["archives"] == before["archives"] + 1
+    assert after["runs"] == before["runs"] + 1
+    assert after["backup"] == before["backup"] + 1
+
+
+def test_restore_by_http_equals(story):
+    """POST /restores brings the data back."""
+    on(story.web, "rm -rf /srv/back")
+    body = {"archive": "latest", "host": "web", "paths": ["/srv/data/etc"], "destination": "/srv/back"}
+    made = story.controller.post("/restores", body, 202)
+    job = story.controller.ended(made["job"])
+    assert job["state"] == "succeeded", story.controller.story(job)
+    on(story.web, "diff -r --no-dereference /srv/data/etc /srv/back/srv/data/etc")
+
+
+def test_nothing_was_counted_twice(story):
+    """At the end each host has as many archives as runs and backup jobs."""
+    for host in ("web", "bare", "cron"):
+        counts = story.controller.counts(host)
+        runs = [run for run in story.controller.items(f"/runs?host={host}") if run["kind"] == "backup"]
+        assert counts["archives"] == len(runs) == counts["backup"], (host, counts)
