@@ -1,0 +1,158 @@
+"""Verbs of maintenance: start an operation on hosts."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from saveos.core.errors import Invalid, NotFound
+from saveos.hosts.models import Group, GroupMember, Host
+from saveos.hosts.service import find_hosts
+from saveos.jobs import service as jobs
+from saveos.jobs.models import Job
+from saveos.jobs.service import Member
+from saveos.maintenance.operations import OPERATIONS, Operation
+from saveos.maintenance.schemas import Targets
+from saveos.repositories.service import of_hosts
+from saveos.restores import service as restores
+
+
+def get_operation(name: str) -> Operation:
+    """Return an operation. Raises NotFound naming those there are."""
+    if name not in OPERATIONS:
+        raise NotFound(f"there is no operation {name[:40]}: there are {', '.join(OPERATIONS)}")
+    return OPERATIONS[name]
+
+
+def start(
+    session: Session,
+    tenant_id: uuid.UUID,
+    name: str,
+    targets: Targets,
+    *,
+    mode: str = "run",
+    parameters: Mapping[str, Any] | None = None,
+    requested_by: str = "",
+    trigger: str = "api",
+    idempotency_key: str | None = None,
+) -> Job:
+    """Queue an operation on hosts, or return the job that the same request made before.
+
+    Raises NotFound for no such operation, Invalid with the field for what cannot be, Conflict on an
+    Idempotency-Key of another request. Nothing is made then.
+    """
+    operation = get_operation(name)
+    if mode == "check" and not operation.supports_check:
+        raise Invalid(f"{name} has no check mode: use mode run", field="mode")
+    values = _parameters(operation, parameters or {})
+    hosts = resolve(session, tenant_id, operation, targets)
+    if name == "restore":
+        caller = {"requested_by": requested_by, "trigger": trigger, "idempotency_key": idempotency_key}
+        return _restore(session, tenant_id, hosts, values, **caller)
+    asked = jobs.fingerprint(name, targets.model_dump(), mode, values)
+    if job := jobs.known(session, tenant_id, idempotency_key, asked):
+        return job
+    members = [Member(host.id, host.name) for host in hosts]
+    resources = [f"host:{host.id}" for host in hosts]
+    stores = of_hosts(session, tenant_id, [host.id for host in hosts])
+    resources += [f"repository:{store.id}" for each in stores.values() for store in each]
+    if operation.servers:
+        servers = _servers(session, tenant_id, hosts, stores.values())
+        members += [Member(server.id, server.name, is_target=False) for server in servers]
+        resources += [f"host:{server.id}" for server in servers]
+    job = jobs.enqueue(
+        session,
+        tenant_id,
+        operation=name,
+        members=members,
+        resources=resources,
+        targets=targets.model_dump(exclude_defaults=True),
+        parameters=values,
+        timeout=operation.timeout,
+        mode=mode,
+        trigger=trigger,
+        requested_by=requested_by,
+    )
+    return jobs.remember(session, job, idempotency_key, asked)
+
+
+def _restore(
+    session: Session,
+    tenant_id: uuid.UUID,
+    hosts: Sequence[Host],
+    values: dict[str, Any],
+    **caller: Any,
+) -> Job:
+    """Start a restore through its own feature, which keeps what was asked."""
+    if len(hosts) != 1:
+        raise Invalid("a restore is for one host: name exactly one", field="targets.hosts")
+    _, job = restores.request(session, tenant_id, host=str(hosts[0].id), **values, **caller)
+    return job
+
+
+def resolve(session: Session, tenant_id: uuid.UUID, operation: Operation, targets: Targets) -> list[Host]:
+    """Return the hosts that targets name and the operation can run on, by name. Raises Invalid."""
+    if not (targets.hosts or targets.groups or targets.all):
+        raise Invalid("name hosts or groups, or say all", field="targets")
+    named = find_hosts(session, tenant_id, targets.hosts, "targets.hosts") if targets.hosts else []
+    for host in named:
+        if fault := _fault(operation, host):
+            raise Invalid(f"{host.name} {fault}", field="targets.hosts")
+    chosen = {host.id: host for host in named}
+    query = select(Host).where(Host.tenant_id == tenant_id)
+    if targets.all:
+        chosen |= {host.id: host for host in session.scalars(query) if not _fault(operation, host)}
+    for group in targets.groups:
+        members = _group(session, tenant_id, group)
+        found = session.scalars(query.where(Host.id.in_(members)))
+        chosen |= {host.id: host for host in found if not _fault(operation, host)}
+    if not chosen:
+        raise Invalid(f"none of these hosts can run {operation.name}: provision one first", field="targets")
+    return sorted(chosen.values(), key=lambda host: host.name)
+
+
+def _fault(operation: Operation, host: Host) -> str:
+    """Return why an operation cannot run on a host, and what to do; empty when it can."""
+    if host.state == "decommissioned":
+        return "was taken out: add it again with POST /api/v1/hosts"
+    if host.state == "paused":
+        return "is paused: resume it with PATCH /api/v1/hosts"
+    if operation.needs == "agents" and not host.is_agent:
+        return f"is no agent, so {operation.name} is not for it"
+    if operation.needs == "agents" and host.state == "pending":
+        return "is not provisioned yet: run provision on it first"
+    if host.connection == "ssh" and not host.ssh_host_keys:
+        return "has no SSH host key: scan it with POST /api/v1/hosts/scan, compare, and PATCH ssh_host_keys"
+    return ""
+
+
+def _group(session: Session, tenant_id: uuid.UUID, name: str) -> Any:
+    group = session.scalar(select(Group.id).where(Group.tenant_id == tenant_id, Group.name == name))
+    if group is None:
+        raise Invalid(f"there is no group {name[:100]}: see GET /api/v1/groups", field="targets.groups")
+    return select(GroupMember.host_id).where(GroupMember.group_id == group)
+
+
+def _servers(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host], stores: Any) -> list[Host]:
+    """Return hosts' storage servers that are no targets themselves. Raises Invalid on one without host key."""
+    wanted = {store.server_id for each in stores for store in each if store.server_id}
+    wanted -= {host.id for host in hosts}
+    query = select(Host).where(Host.tenant_id == tenant_id, Host.id.in_(wanted)).order_by(Host.name)
+    servers = list(session.scalars(query))
+    for server in servers:
+        if server.connection == "ssh" and not server.ssh_host_keys:
+            raise Invalid(f"the storage server {server.name} has no SSH host key: PATCH ssh_host_keys")
+    return servers
+
+
+def _parameters(operation: Operation, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return operation.parameters.model_validate(dict(parameters)).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(("parameters", *(str(part) for part in first["loc"])))
+        message = first["msg"].removeprefix("Value error, ")
+        raise Invalid(f"{field}: {message[:1].lower()}{message[1:]}", field=field) from None

@@ -1,0 +1,155 @@
+"""Verbs of restores: ask, list."""
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from saveos.archives.models import Archive
+from saveos.archives.service import get_archive, latest_archive
+from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.hosts.models import Host
+from saveos.hosts.service import get_host
+from saveos.jobs import service as jobs
+from saveos.jobs.models import Job
+from saveos.jobs.service import Member
+from saveos.restores.models import Restore
+from saveos.restores.schemas import RestoreOut
+
+TIMEOUT = 86_400  # seconds
+
+
+def request(
+    session: Session,
+    tenant_id: uuid.UUID,
+    *,
+    archive: str,
+    host: str | None,
+    paths: Sequence[str] = (),
+    destination: str = "",
+    target_host: str | None = None,
+    requested_by: str = "",
+    trigger: str = "api",
+    idempotency_key: str | None = None,
+) -> tuple[Restore, Job]:
+    """Queue a restore, or return the one that the same request made before.
+
+    `archive` is an id, `latest`, or with `host` an archive's name. Raises Invalid, NotFound, Conflict.
+    """
+    asked = jobs.fingerprint("restore", archive, host, list(paths), destination, target_host)
+    if job := jobs.known(session, tenant_id, idempotency_key, asked):
+        return _of_job(session, job), job
+    found = _archive(session, tenant_id, archive, host)
+    owner = get_host(session, tenant_id, found.host_id)
+    if target_host and get_host(session, tenant_id, target_host).id != owner.id:
+        raise Invalid(
+            f"only {owner.name} can open its repository: restore there, and copy from its directory",
+            field="target_host",
+        )
+    if owner.state != "enrolled":
+        raise Conflict(f"{owner.name} is {owner.state}: provision or resume it first")
+    parameters = {
+        "archive": found.name,
+        "repository_id": str(found.repository_id),
+        "paths": list(paths),
+        "destination": destination,
+    }
+    job = jobs.enqueue(
+        session,
+        tenant_id,
+        operation="restore",
+        members=[Member(owner.id, owner.name)],
+        resources=[f"host:{owner.id}", f"repository:{found.repository_id}"],
+        targets={"hosts": [owner.name]},
+        parameters=parameters,
+        timeout=TIMEOUT,
+        trigger=trigger,
+        requested_by=requested_by,
+    )
+    restore = Restore(
+        tenant_id=tenant_id,
+        archive_id=found.id,
+        host_id=owner.id,
+        job_id=job.id,
+        paths=list(paths),
+        destination=destination,
+        requested_by=requested_by[:150],
+    )
+    session.add(restore)
+    session.flush()
+    jobs.remember(session, job, idempotency_key, asked)
+    return restore, job
+
+
+def _archive(session: Session, tenant_id: uuid.UUID, ref: str, host: str | None) -> Archive:
+    owner = get_host(session, tenant_id, host) if host else None
+    if ref == "latest":
+        if owner is None:
+            raise Invalid("name the host whose latest archive you want", field="host")
+        return latest_archive(session, tenant_id, owner)
+    try:
+        found = get_archive(session, tenant_id, uuid.UUID(ref))
+    except ValueError:
+        found = _by_name(session, tenant_id, ref, owner)
+    if owner is not None and found.host_id != owner.id:
+        raise Invalid(f"that archive is not one of {owner.name}", field="archive")
+    return found
+
+
+def _by_name(session: Session, tenant_id: uuid.UUID, name: str, owner: Host | None) -> Archive:
+    if owner is None:
+        raise Invalid("give an archive's id, or its name with its host", field="archive")
+    query = select(Archive).where(Archive.tenant_id == tenant_id, Archive.host_id == owner.id)
+    archive = session.scalar(query.where(Archive.name == name).order_by(Archive.id.desc()).limit(1))
+    if archive is None:
+        raise NotFound(f"{owner.name} has no archive {name[:100]}: see GET /api/v1/archives")
+    return archive
+
+
+def _of_job(session: Session, job: Job) -> Restore:
+    restore = session.scalar(select(Restore).where(Restore.job_id == job.id))
+    if restore is None:
+        raise NotFound("the restore of that job is gone")
+    return restore
+
+
+def list_restores(
+    session: Session, tenant_id: uuid.UUID, *, host: str = "", before: uuid.UUID | None = None, limit: int
+) -> list[Restore]:
+    """Return up to `limit` restores, newest first. Raises NotFound for an unknown host."""
+    query = select(Restore).where(Restore.tenant_id == tenant_id).order_by(Restore.id.desc()).limit(limit)
+    if host:
+        query = query.where(Restore.host_id == get_host(session, tenant_id, host).id)
+    if before:
+        query = query.where(Restore.id < before)
+    return list(session.scalars(query))
+
+
+def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
+    """Return restores as they travel; one query whatever their number."""
+    ids = [restore.id for restore in restores]
+    rows = session.execute(
+        select(Restore, Archive.name, Host.name, Job.state)
+        .join(Archive, Archive.id == Restore.archive_id)
+        .join(Host, Host.id == Restore.host_id)
+        .join(Job, Job.id == Restore.job_id)
+        .where(Restore.id.in_(ids))
+        .order_by(Restore.id.desc())
+    )
+    return [
+        RestoreOut(
+            id=restore.id,
+            archive_id=restore.archive_id,
+            archive=archive,
+            host_id=restore.host_id,
+            host=host,
+            job_id=restore.job_id,
+            state=state,
+            paths=restore.paths,
+            destination=restore.destination,
+            requested_by=restore.requested_by,
+            created_at=restore.created_at,
+        )
+        for restore, archive, host, state in rows
+    ]
