@@ -1,6 +1,7 @@
 """Run the controller in this process: serve, work, migrate."""
 
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -18,9 +19,7 @@ def serve(with_worker: bool) -> None:
     """Serve until a signal comes. Raises CommandError when it cannot start."""
     import uvicorn
 
-    installation.current()
-    settings = checked_settings()
-    check_home(settings.home)
+    settings = _private_settings()
     listening = _listen(settings.address)
 
     from saveos.app import create_app
@@ -46,9 +45,7 @@ def serve(with_worker: bool) -> None:
 
 def work() -> None:
     """Run jobs until a signal comes."""
-    installation.current()
-    settings = checked_settings()
-    check_home(settings.home)
+    settings = _private_settings()
     _log_to_stderr(settings.log_level)
 
     from saveos import worker
@@ -64,9 +61,7 @@ def migrate() -> str:
     from saveos.core.database import Database
     from saveos.core.security import load_kek
 
-    installation.current()
-    settings = checked_settings()
-    check_home(settings.home)
+    settings = _private_settings()
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.sqlalchemy_url, load_kek(settings.home))
     try:
@@ -75,6 +70,15 @@ def migrate() -> str:
             return MigrationContext.configure(connection).get_current_revision() or "nothing"
     finally:
         database.close()
+
+
+def _private_settings() -> Settings:
+    """Return the settings of a home that is private; from here on this process makes private files only."""
+    installation.current()
+    settings = checked_settings()
+    check_home(settings.home)
+    os.umask(0o077)
+    return settings
 
 
 def checked_settings() -> Settings:

@@ -4,6 +4,7 @@ What must be there before the first SSH connection is done locally; all else goe
 as for any other host. Every step looks first, so a second run changes nothing.
 """
 
+import os
 import re
 import socket
 from datetime import datetime
@@ -41,8 +42,10 @@ def run(sources: list[Path]) -> None:
     output.say(f"The controller {'runs' if started else 'is running'} at {url}.")
     port, host_keys = local_ssh.prepare(public_key, here.key_mark)
     client = Client(_stored_login(here))
-    policy = _set_policy(client, here, sources)
-    host = _set_host(client, here, port, host_keys)
+    name, known = _this_host(client)
+    policy = _set_policy(client, here, known, sources)
+    ssh = {"address": local_ssh.ADDRESS, "port": port, "user": "root", "ssh_host_keys": host_keys}
+    host = _set_host(client, here, name, known, ssh)
     output.say(f"Provisioning {host['name']} (this machine) as storage server and agent")
     _run_job(client, "provision", host)
     archive = _backup(client, host, policy)
@@ -74,10 +77,13 @@ def _open_installation(here: Installation, url: str) -> tuple[str, str | None]:
 
     Returns the tenant's public SSH key and the admin's one-time password while it is unchanged.
     """
+    inherited = os.umask(0o077)  # not for long: a service that we start would inherit it
     try:
         state = open_state(checked_settings())
     except ValueError as error:
         raise CommandError(f"{error}.") from error
+    finally:
+        os.umask(inherited)
     try:
         with state.database.session() as session:
             write_lock(session)
@@ -111,9 +117,13 @@ def _stored_login(here: Installation) -> Login | None:
     return stored_login([here.home / "cli.json"])
 
 
-def _set_policy(client: Client, here: Installation, sources: list[Path]) -> dict[str, Any]:
-    """Make the default policy, or give it the sources that were named; return it."""
-    found = [policy for policy in client.page("/policies", None)["items"] if policy["name"] == POLICY]
+def _set_policy(
+    client: Client, here: Installation, known: dict[str, Any] | None, sources: list[Path]
+) -> dict[str, Any]:
+    """Return this machine's policy, else the default one; made or changed to back up what was named."""
+    policies = client.page("/policies", None)["items"]
+    found = [each for each in policies if known and each["id"] == known["policy_id"]]
+    found = found or [each for each in policies if each["is_default"]]
     wanted = [str(source) for source in sources or DEFAULT_SOURCES]
     body = {"sources": wanted, "excludes": _own_directories(here, wanted)}
     if not found:
@@ -121,7 +131,7 @@ def _set_policy(client: Client, here: Installation, sources: list[Path]) -> dict
         return policy
     if not sources or found[0]["sources"] == wanted:
         return dict(found[0])
-    output.say(f"The policy {POLICY} now backs up {' '.join(wanted)}.")
+    output.say(f"The policy {found[0]['name']} now backs up {' '.join(wanted)}.")
     changed: dict[str, Any] = client.patch(f"/policies/{found[0]['id']}", body)
     return changed
 
@@ -132,18 +142,25 @@ def _own_directories(here: Installation, sources: list[str]) -> list[str]:
     return [str(own) for own in (here.storage, agent) if any(own.is_relative_to(source) for source in sources)]
 
 
-def _set_host(client: Client, here: Installation, port: int, host_keys: list[str]) -> dict[str, Any]:
-    """Make this machine a host, or bring its SSH port and keys up to date; return it."""
+def _this_host(client: Client) -> tuple[str, dict[str, Any] | None]:
+    """Return this machine's name, and the host of that name that the controller has."""
     name = re.sub(r"[^a-z0-9._-]+", "-", socket.gethostname().lower()).strip("._-") or "localhost"
-    wanted = {"address": local_ssh.ADDRESS, "port": port, "user": "root", "ssh_host_keys": host_keys}
-    found = [host for host in client.page("/hosts", None, q=name)["items"] if host["name"] == name]
-    if not found:
-        body = {"name": name, "is_agent": True, "is_storage_server": True, "policy": POLICY, **wanted}
-        host: dict[str, Any] = client.post("/hosts", body | {"variables": here.host_variables})
-        return host
-    if all(found[0][key] == value for key, value in wanted.items()):
-        return dict(found[0])
-    changed: dict[str, Any] = client.patch(f"/hosts/{found[0]['id']}", wanted)
+    return name, next(
+        (each for each in client.page("/hosts", None, q=name)["items"] if each["name"] == name), None
+    )
+
+
+def _set_host(
+    client: Client, here: Installation, name: str, known: dict[str, Any] | None, ssh: dict[str, Any]
+) -> dict[str, Any]:
+    """Make this machine a host, or bring its SSH port and keys up to date; return it."""
+    if known is None:
+        roles = {"is_agent": True, "is_storage_server": True, "variables": here.host_variables}
+        made: dict[str, Any] = client.post("/hosts", {"name": name} | ssh | roles)
+        return made
+    if all(known[key] == value for key, value in ssh.items()):
+        return known
+    changed: dict[str, Any] = client.patch(f"/hosts/{known['id']}", ssh)
     return changed
 
 
