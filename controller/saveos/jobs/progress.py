@@ -10,7 +10,6 @@ from saveos.core.clock import now
 from saveos.core.database import touch
 from saveos.jobs import logs, queue
 from saveos.jobs.models import Job, JobHost
-from saveos.jobs.queue import Claim
 from saveos.runner.events import Line
 
 MAX_TASKS = 200
@@ -19,20 +18,18 @@ TASK_STATES = frozenset({"ok", "changed", "failed", "unreachable", "skipped", "i
 
 
 def store(
-    session: Session, mine: Claim, lines: Sequence[Line], *, hosts: bool = True, done_key: str = ""
-) -> tuple[Job, list[JobHost]]:
-    """Store a batch of spool lines; return the job and the hosts that got a result or came to their end.
+    session: Session, job: Job, lines: Sequence[Line], *, hosts: bool = True, done_key: str = ""
+) -> list[JobHost]:
+    """Store a batch of spool lines; return the hosts that got a result or came to their end.
 
-    Lines that are stored already are passed over, so a spool may be read again from its start. A host
-    whose result holds `done_key` is done with it. Raises LeaseLost.
+    The caller holds the job. Lines that are stored already are passed over, so a spool may be read
+    again from its start. A host whose result holds `done_key` is done with it.
     """
-    job = queue.held(session, mine)
     fresh = [line for line in lines if line.get("n", job.events + 1) > job.events]
     logs.append(session, job, [line for line in fresh if "n" in line])
-    touched = _apply(session, job, fresh, done_key) if hosts else []
     if fresh:
         touch(session, job.tenant_id, f"job:{job.id}")
-    return job, touched
+    return _apply(session, job, fresh, done_key) if hosts else []
 
 
 def _apply(session: Session, job: Job, lines: Iterable[Line], done_key: str) -> list[JobHost]:

@@ -191,15 +191,19 @@ def give_up(session: Session, job: Job, why: str, *, idempotent: bool) -> None:
     logs.say(session, job, job.error)
 
 
-def reap(session: Session, is_idempotent: Callable[[str], bool], grace: float = 0) -> list[uuid.UUID]:
-    """Judge every job whose lease ended more than `grace` seconds ago; return their ids."""
-    limit = database_now(session) - timedelta(seconds=grace)
-    expired = select(Lease.job_id).where(Lease.expires_at < limit).distinct()
+def reap(
+    session: Session,
+    is_idempotent: Callable[[str], bool],
+    salvage: Callable[[Session, Job], None] = lambda _session, _job: None,
+) -> list[uuid.UUID]:
+    """Judge every job whose leases ended, after `salvage` stored what is left of it; return their ids."""
+    expired = select(Lease.job_id).where(Lease.expires_at < database_now(session)).distinct()
     if not session.scalars(expired.limit(1)).first():
         return []  # the usual case writes nothing
     write_lock(session)
     jobs = session.scalars(select(Job).where(Job.id.in_(expired)).with_for_update(skip_locked=True)).all()
     for job in jobs:
+        salvage(session, job)
         give_up(session, job, "its worker was gone", idempotent=is_idempotent(job.operation))
     return [job.id for job in jobs]
 

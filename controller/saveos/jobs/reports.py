@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from saveos.checkins.models import Run
@@ -99,15 +99,23 @@ def _is_adopted(job: Job) -> bool:
     return bool(job.result.get("adopted"))
 
 
+def any_loose(session: Session) -> bool:
+    """Whether there is a run to adopt; a read that costs nearly nothing."""
+    return session.scalar(select(Run.id).where(_loose()).limit(1)) is not None
+
+
+def _loose() -> ColumnElement[bool]:
+    waited = and_(Run.trigger == "playbook", Run.received_at < now() - WAIT_FOR_REPORT)
+    return Run.job_id.is_(None) & or_(Run.trigger.in_(("timer", "host")), waited)
+
+
 def adopt_runs(session: Session, limit: int = 200) -> int:
     """Make jobs of runs that nobody's job or report claims; return how many.
 
     A run that a playbook started waits two minutes for the playbook's own report.
     """
-    waited = and_(Run.trigger == "playbook", Run.received_at < now() - WAIT_FOR_REPORT)
-    loose = Run.job_id.is_(None) & or_(Run.trigger.in_(("timer", "host")), waited)
     runs = session.execute(
-        select(Run, Host.name).join(Host, Host.id == Run.host_id).where(loose).order_by(Run.id).limit(limit)
+        select(Run, Host.name).join(Host, Host.id == Run.host_id).where(_loose()).order_by(Run.id).limit(limit)
     ).all()
     for run, name in runs:
         _adopt(session, run, name)

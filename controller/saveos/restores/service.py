@@ -67,6 +67,9 @@ def request(
         trigger=trigger,
         requested_by=requested_by,
     )
+    kept = jobs.remember(session, job, idempotency_key, asked)
+    if kept is not job:
+        return _of_job(session, kept), kept
     restore = Restore(
         tenant_id=tenant_id,
         archive_id=found.id,
@@ -78,7 +81,6 @@ def request(
     )
     session.add(restore)
     session.flush()
-    jobs.remember(session, job, idempotency_key, asked)
     return restore, job
 
 

@@ -118,8 +118,9 @@ def remove(directory: Path) -> None:
 
 
 def environment(spec: Spec, directory: Path) -> dict[str, str]:
-    """Return the whole environment of the play's processes: nothing is inherited."""
-    return {
+    """Return the whole environment of the play's processes: only where the bundle lies is inherited."""
+    inherited = {name: os.environ[name] for name in ("SAVEOS_BUNDLE",) if name in os.environ}
+    return inherited | {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(directory / "home"),
         "TMPDIR": str(directory / "home"),

@@ -1,0 +1,362 @@
+"""The worker: starts what waits, follows what runs, judges what was lost. In `saveos serve`, or alone.
+
+One thread dispatches and one follows each running job; idle, the dispatcher sleeps on the bell and
+looks up every two seconds. All that it knows is in rows, so any worker takes over from any other.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from saveos import migrations
+from saveos.core import security
+from saveos.core.database import Database, write_lock
+from saveos.core.errors import Problem
+from saveos.core.feed import Feed
+from saveos.core.settings import Settings
+from saveos.jobs import dispatch, progress, queue, reports
+from saveos.jobs.dispatch import Bell
+from saveos.jobs.models import Job, JobHost
+from saveos.jobs.queue import Claim, LeaseLost
+from saveos.maintenance import variables
+from saveos.maintenance.operations import OPERATIONS, Operation
+from saveos.runner import attempts
+from saveos.runner.attempts import Attempt, Result
+from saveos.runner.directory import Spec
+from saveos.runner.events import Line
+
+LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
+HOUSEKEEPING = 5.0  # seconds between looks at lost jobs and runs without a job
+BATCH = 0.25  # seconds between batches of a running job's events
+ERRORS_KEPT = 20
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def is_idempotent(operation: str) -> bool:
+    """Whether a lost attempt of an operation may be repeated by itself."""
+    return operation in OPERATIONS and OPERATIONS[operation].idempotent
+
+
+class Worker:
+    """Runs jobs until stopped. `start` and `stop` may be called from any thread."""
+
+    def __init__(self, settings: Settings, database: Database, bell: Bell) -> None:
+        self.settings = settings
+        self.database = database
+        self.bell = bell
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._stopping = threading.Event()
+        self._runs: dict[uuid.UUID, Run] = {}
+        self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
+
+    def start(self) -> None:
+        """Begin: first what a killed worker left on this machine is ended."""
+        self._dispatcher.start()
+
+    def stop(self) -> None:
+        """End; running jobs are judged at once, as if this process had been killed, but cleanly."""
+        self._stopping.set()
+        self.bell.ring()
+        self._dispatcher.join()
+        for run in list(self._runs.values()):
+            run.stop()
+        for run in list(self._runs.values()):
+            run.thread.join()
+
+    def _dispatch(self) -> None:
+        due = 0.0
+        while not self._stopping.is_set():
+            try:
+                if time.monotonic() >= due:
+                    self._keep_house()
+                    due = time.monotonic() + HOUSEKEEPING
+                self._look()
+            except OperationalError as error:
+                log.warning("the database does not answer: %s", error.orig)
+            except Exception:
+                log.exception("the dispatcher stumbled; it goes on")
+            self.bell.wait(LOOK_UP)
+
+    def _look(self) -> None:
+        """Start what may start, and pass on what people canceled."""
+        self._runs = {key: run for key, run in self._runs.items() if run.thread.is_alive()}
+        with self.database.session() as session:
+            waiting = queue.waiting(session)
+            running = list(self._runs)
+            query = select(Job.id).where(Job.id.in_(running), Job.state == "canceling")
+            canceled = session.scalars(query).all() if running else []
+        for job_id in canceled:
+            self._runs[job_id].cancel()
+        free = self.settings.max_jobs - len(self._runs)
+        if not waiting or free <= 0:
+            return
+        with self.database.session() as session:
+            claims = queue.claim(session, self.name, self.settings.lease_seconds, free)
+        for mine in claims:
+            self._runs[mine.job_id] = run = Run(self, mine)
+            run.thread.start()
+
+    def _keep_house(self) -> None:
+        self._end_orphans()
+        with self.database.session() as session:
+            lost = queue.reap(session, is_idempotent, self._salvage)
+        for job_id in lost:
+            log.warning("job %s: its worker was gone", job_id)
+        with self.database.session() as session:
+            if reports.any_loose(session):
+                write_lock(session)
+                reports.adopt_runs(session)
+
+    def _salvage(self, session: Session, job: Job) -> None:
+        """Store what a lost attempt still said, where its spool is on this machine."""
+        name = f"{job.id.hex}.{job.attempt}.main"
+        spool = attempts.Spool(attempts.spool_path(self.settings.home, name))
+        while lines := spool.read():
+            for row in progress.store(session, job, lines):
+                if job.operation in OPERATIONS:
+                    take_over(session, OPERATIONS[job.operation], job, row)
+        attempts.forget(self.settings.home, name)
+
+    def _end_orphans(self) -> None:
+        for name in attempts.orphans(self.settings.home):
+            log.warning("ending what a killed supervisor left: %s", name)
+            attempts.end_orphan(self.settings.home, name)
+
+
+class Run:
+    """One claimed attempt, from its play's start to the job's state, in a thread of its own."""
+
+    def __init__(self, worker: Worker, mine: Claim) -> None:
+        self.database = worker.database
+        self.settings = worker.settings
+        self.bell = worker.bell
+        self.mine = mine
+        self.operation: Operation = OPERATIONS[mine.operation]
+        self.thread = threading.Thread(target=self._run, name=f"job-{mine.job_id}", daemon=True)
+        self._attempt: Attempt | None = None
+        self._canceled = self._stopped = False
+        self._pending: list[Line] = []  # read from the spool, not stored yet
+        self._said: list[str] = []  # what Ansible says beside its tasks, for a play that never began
+        self._recap = False
+
+    def cancel(self) -> None:
+        """End the play, once; what goes on at its hosts is ended after it."""
+        if not self._canceled:
+            self._canceled = True
+            if attempt := self._attempt:
+                attempt.cancel()
+
+    def stop(self) -> None:
+        """End everything because the worker stops."""
+        self._stopped = True
+        if attempt := self._attempt:
+            attempt.stop()
+
+    def _run(self) -> None:
+        try:
+            self._go()
+        except LeaseLost:
+            log.warning("job %s: its lease was lost", self.mine.job_id)
+        except Exception:
+            log.exception("job %s stumbled", self.mine.job_id)
+            self._fail("An unexpected error: look into the controller's log, then retry.")
+        finally:
+            self.bell.ring()
+
+    def _go(self) -> None:
+        canceling = self._step(lambda _, job: job.state == "canceling")
+        result: Result | None
+        if canceling:
+            self._canceled = True
+            result = Result("canceled", None)
+        else:
+            result = self._play(stop=False)
+        if result is None:
+            return  # it could not begin, and the job says so
+        if result.reason in ("canceled", "timeout") and self.operation.stop_playbook:
+            ended = self._play(stop=True)
+            if ended is not None and ended.reason in ("stopped", "killed", "worker-lost"):
+                result = ended
+        final = result
+        self._step(lambda session, job: self._conclude(session, job, final))
+        for phase in ("main", "stop"):
+            attempts.forget(self.settings.home, f"{self.mine.job_id.hex}.{self.mine.attempt}.{phase}")
+
+    def _play(self, *, stop: bool) -> Result | None:
+        """Run one play to its end. None when there was nothing to run; a main play then failed."""
+        try:
+            spec = self._step(
+                lambda session, _: variables.play(session, self.settings, self.operation, self.mine, stop=stop)
+            )
+            attempt = attempts.start(spec, self.settings.home) if spec else None
+            fault = "its hosts are gone"
+        except (Problem, security.CannotOpen, ValueError, OSError) as error:
+            attempt, fault = None, str(error)
+        if attempt is None or spec is None:
+            if not stop:
+                self._fail(f"The job could not begin: {fault}")
+            return None
+        self._attempt = attempt
+        if self._stopped:
+            attempt.stop()
+        elif self._canceled and not stop:
+            attempt.cancel()
+        try:
+            return self._follow(attempt, spec)
+        except BaseException:
+            attempt.stop()
+            attempt.wait(60)
+            attempt.finish()
+            raise
+        finally:
+            self._attempt = None
+
+    def _follow(self, attempt: Attempt, spec: Spec) -> Result:
+        """Store what the play says and renew the lease until it has ended."""
+        renewed = time.monotonic()
+        while not attempt.wait(BATCH):
+            self._ingest(attempt, spec)
+            if time.monotonic() - renewed > self.settings.lease_seconds / 5:
+                renewed = self._renew(attempt, renewed)
+        result = attempt.finish()
+        while self._ingest(attempt, spec):
+            pass
+        return result
+
+    def _renew(self, attempt: Attempt, before: float) -> float:
+        started = time.monotonic()
+        try:
+            with self.database.session() as session:
+                queue.renew(session, self.mine, self.settings.lease_seconds)
+        except OperationalError as error:
+            log.warning("job %s: its lease could not be renewed: %s", self.mine.job_id, error.orig)
+            return before
+        attempt.renew()
+        return started
+
+    def _ingest(self, attempt: Attempt, spec: Spec) -> bool:
+        """Store a batch; return whether there may be more. What the database did not take is kept."""
+        if not self._pending:
+            self._pending = attempt.spool.read()
+            if spec.phase == "main":
+                self._listen(self._pending)
+        if not self._pending:
+            return False
+        try:
+            with self.database.session() as session:
+                job = queue.held(session, self.mine)
+                self._store(session, job, spec)
+        except OperationalError as error:
+            log.warning("job %s: events wait for the database: %s", self.mine.job_id, error.orig)
+            time.sleep(BATCH)
+            return True
+        self._pending = []
+        return True
+
+    def _listen(self, lines: list[Line]) -> None:
+        for line in lines:
+            self._recap = self._recap or "stats" in line
+            if line.get("k") in ("note", "warning"):
+                self._said = [*self._said, line["text"]][-ERRORS_KEPT:]
+
+    def _store(self, session: Session, job: Job, spec: Spec) -> None:
+        key = "" if spec.check else self.operation.done_key
+        for row in progress.store(session, job, self._pending, hosts=spec.phase == "main", done_key=key):
+            take_over(session, self.operation, job, row)
+
+    def _conclude(self, session: Session, job: Job, result: Result) -> None:
+        why = {
+            "stopped": "the controller was stopped",
+            "killed": "its supervisor was killed",
+            "worker-lost": "its lease was not renewed in time",
+        }
+        if result.reason in why:
+            queue.give_up(session, job, why[result.reason], idempotent=self.operation.idempotent)
+        elif result.reason == "canceled":
+            queue.finish(session, job, "canceled", f"Canceled by {job.canceled_by}.", "canceled")
+        elif result.reason == "timeout":
+            text = f"It did not end within {job.timeout} s: look at its hosts, then retry."
+            queue.finish(session, job, "timed_out", text, "timeout")
+        else:
+            queue.finish(session, job, *self._outcome(session, job, result))
+
+    def _outcome(self, session: Session, job: Job, result: Result) -> tuple[str, str, str]:
+        """Return state, error and error type of a play that ended by itself."""
+        rows = session.scalars(select(JobHost).where(JobHost.job_id == job.id).order_by(JobHost.name)).all()
+        failed = [row for row in rows if row.state in ("failed", "unreachable")]
+        if not self._recap or (result.code and not failed):
+            for row in rows:
+                if row.state == "running":
+                    row.state = "failed"
+            said = [text for text in self._said if "ERROR" in text] or self._said
+            text = "\n".join(said) or f"Ansible ended with {result.code} and said nothing."
+            return "failed", text, "play-failed"
+        if failed:
+            first, others = failed[0], len(failed) - 1
+            text = f"{first.name}: {first.error or first.state}" + (f" (and {others} more)" if others else "")
+            some = any(row.state in ("ok", "changed") and row.is_target for row in rows)
+            return ("partial" if some else "failed"), text, "hosts-failed"
+        if not any(row.state in ("ok", "changed") for row in rows):
+            return "failed", "The play did nothing on any of its hosts.", "nothing-done"
+        return "succeeded", "", ""
+
+    def _fail(self, text: str) -> None:
+        try:
+            self._step(lambda session, job: queue.finish(session, job, "failed", text, "play-failed"))
+        except LeaseLost:
+            log.warning("job %s: its lease was lost", self.mine.job_id)
+
+    def _step(self, act: Callable[[Session, Job], T]) -> T:
+        """Do one thing to the job in one transaction, while the attempt is the job's; wait for the database."""
+        while True:
+            try:
+                with self.database.session() as session:
+                    return act(session, queue.held(session, self.mine))
+            except OperationalError as error:
+                if self._stopped:
+                    raise
+                log.warning("job %s waits for the database: %s", self.mine.job_id, error.orig)
+                time.sleep(1)
+
+
+def take_over(session: Session, operation: Operation, job: Job, row: JobHost) -> None:
+    """Let the operation take over a host's result; one that cannot be used is that host's error only."""
+    if operation.on_result is None:
+        return
+    try:
+        with session.begin_nested():
+            operation.on_result(session, job, row)
+    except (Problem, IntegrityError, DataError) as error:
+        session.refresh(row)
+        row.error = (error.detail if isinstance(error, Problem) else "its result could not be stored")[:2000]
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = Database(settings.sqlalchemy_url, security.load_kek(settings.home))
+    migrations.upgrade(database)
+    bell, listener = dispatch.connect(database, Feed())
+    worker = Worker(settings, database, bell)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    worker.start()
+    ended.wait()
+    worker.stop()
+    if listener:
+        listener.close()
+    database.close()
