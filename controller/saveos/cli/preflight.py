@@ -37,6 +37,8 @@ def check(sources: list[Path]) -> Installation:
         )
     settings = checked_settings()
     _check_home(here.home)
+    if here.instance:
+        _check_way_in(here.home)
     if not process.running(here):
         process.refuse_used_port(local_url(settings.address))
     return here
@@ -63,3 +65,14 @@ def _check_home(home: Path) -> None:
         )
     if not os.access(existing, os.W_OK):
         raise CommandError(f"{existing} cannot be written: set SAVEOS_HOME to a directory that can.")
+
+
+def _check_way_in(home: Path) -> None:
+    """The storage server's user, who is not root, must reach its repositories below the home."""
+    closed = [path for path in home.parents if path.exists() and not path.stat().st_mode & 0o001]
+    if closed:
+        raise CommandError(
+            f"SAVEOS_HOME lies under {closed[0]}, which only its owner may enter, and the storage server's user must "
+            f"reach its repositories there: choose another SAVEOS_HOME, or chmod o+x {closed[0]}",
+            USAGE,
+        )

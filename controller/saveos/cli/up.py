@@ -27,9 +27,6 @@ from saveos.cli.running import checked_settings
 from saveos.core import security
 from saveos.core.database import write_lock
 
-DEFAULT_SOURCES = [Path("/etc"), Path("/home")]
-POLICY = "default"
-
 
 def run(sources: list[Path]) -> None:
     """Set everything up and print what a newcomer needs. Raises CommandError with what stopped it."""
@@ -120,19 +117,19 @@ def _stored_login(here: Installation) -> Login | None:
 def _set_policy(
     client: Client, here: Installation, known: dict[str, Any] | None, sources: list[Path]
 ) -> dict[str, Any]:
-    """Return this machine's policy, else the default one; made or changed to back up what was named."""
+    """Return this machine's policy, else the default one, changed to back up what was named."""
     policies = client.page("/policies", None)["items"]
-    found = [each for each in policies if known and each["id"] == known["policy_id"]]
-    found = found or [each for each in policies if each["is_default"]]
-    wanted = [str(source) for source in sources or DEFAULT_SOURCES]
-    body = {"sources": wanted, "excludes": _own_directories(here, wanted)}
-    if not found:
-        policy: dict[str, Any] = client.post("/policies", {"name": POLICY, "is_default": True} | body)
-        return policy
-    if not sources or found[0]["sources"] == wanted:
-        return dict(found[0])
-    output.say(f"The policy {found[0]['name']} now backs up {' '.join(wanted)}.")
-    changed: dict[str, Any] = client.patch(f"/policies/{found[0]['id']}", body)
+    mine = [each for each in policies if known and each["id"] == known["policy_id"]]
+    found: dict[str, Any] = (mine or [each for each in policies if each["is_default"]])[0]
+    wanted = [str(source) for source in sources] or found["sources"]
+    excludes = found["excludes"] + [
+        own for own in _own_directories(here, wanted) if own not in found["excludes"]
+    ]
+    if (wanted, excludes) == (found["sources"], found["excludes"]):
+        return found
+    changed: dict[str, Any] = client.patch(
+        f"/policies/{found['id']}", {"sources": wanted, "excludes": excludes}
+    )
     return changed
 
 

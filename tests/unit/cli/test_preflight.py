@@ -8,7 +8,10 @@ from saveos.core import settings
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path_factory, monkeypatch):
+    tmp_path = tmp_path_factory.mktemp("machine")
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        directory.chmod(0o711)  # pytest closes them, and the storage server's user must pass
     monkeypatch.setenv("SAVEOS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SAVEOS_LISTEN", "127.0.0.1:0")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -54,6 +57,12 @@ def test_a_home_that_is_a_file_is_refused(home):
 def test_a_home_that_cron_and_sshd_could_misread_is_refused(home, monkeypatch):
     monkeypatch.setenv("SAVEOS_HOME", '/tmp/a b"c')
     with pytest.raises(CommandError, match="letters, digits"):
+        preflight.check([])
+
+
+def test_a_home_that_the_storage_servers_user_cannot_reach_is_refused(home):
+    home.parent.chmod(0o700)
+    with pytest.raises(CommandError, match=rf"chmod o\+x {home.parent}$"):
         preflight.check([])
 
 
