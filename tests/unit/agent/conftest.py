@@ -1,0 +1,126 @@
+"""The agent as a module, a configured host, and the real borg and borgmatic of the built bundle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[3]
+AGENT = CHECKOUT / "roles/agent/files/saveos-agent"
+REPOSITORY = "0193aaaa-0000-7000-8000-000000000001"
+PASSPHRASE = "canary-passphrase-7f3a"
+
+
+@pytest.fixture(scope="session")
+def agent() -> ModuleType:
+    loader = SourceFileLoader("saveos_agent", str(AGENT))
+    spec = importlib.util.spec_from_loader("saveos_agent", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["saveos_agent"] = module
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def host(tmp_path: Path, agent: ModuleType) -> SimpleNamespace:
+    """A host without systemd: its configuration, and the agent's settings for it."""
+    return make_host(tmp_path, agent, "borg", "borgmatic")
+
+
+def make_host(base: Path, agent: ModuleType, borg: str, borgmatic: str, url: str = "") -> SimpleNamespace:
+    etc = base / "etc"
+    (etc / "borgmatic").mkdir(parents=True)
+    (etc / "repositories" / REPOSITORY).mkdir(parents=True)
+    (etc / "repositories" / REPOSITORY / "passphrase").write_text(PASSPHRASE + "\n")
+    (etc / "token").write_text("canary-token-11aa22bb\n")
+    config = etc / "borgmatic" / f"{REPOSITORY}.yaml"
+    config.write_text("repositories: []\n")
+    data = {"schema": 1, "host": "one", "host_id": "h1", "init": "none", "borg": borg, "borgmatic": borgmatic}
+    data["state_dir"], data["run_dir"] = str(base / "state"), str(base / "run")
+    data["controller"] = {"url": url, "ca": ""}
+    repository = {"id": REPOSITORY, "kind": "local", "url": str(base / "repository"), "label": "main"}
+    data["repositories"] = [{**repository, "config": f"etc/borgmatic/{REPOSITORY}.yaml"}]
+    (etc / "agent.json").write_text(json.dumps(data))
+    (base / "state").mkdir()
+    return SimpleNamespace(base=base, etc=etc, config=config, settings=agent.load_settings(etc))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """borg and borgmatic: of SAVEOS_TEST_BORG's directory, else of the built bundle."""
+    directory = os.environ.get("SAVEOS_TEST_BORG")
+    bundles = sorted((CHECKOUT / ".build/bundle").glob(f"saveos-bundle-{os.uname().machine}.tar.gz"))
+    if directory is None and bundles:
+        unpacked = tmp_path_factory.mktemp("bundle")
+        subprocess.run(["tar", "-xzf", bundles[0], "-C", unpacked], check=True)
+        directory = str(unpacked)
+    if directory is None:
+        sentence = (
+            "no agent bundle in .build/bundle: build it with scripts/bundle.py to test with the real borg"
+        )
+        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+    return f"{directory}/borg", f"{directory}/borgmatic"
+
+
+class Backed:
+    """A host with a real local repository, driven through the agent's command line."""
+
+    def __init__(self, host: SimpleNamespace, sources: Path) -> None:
+        self.etc, self.base, self.config, self.settings = host.etc, host.base, host.config, host.settings
+        self.sources = sources
+
+    def configure(self, extra: str = "") -> None:
+        credential = self.etc / "repositories" / REPOSITORY / "passphrase"
+        self.config.write_text(
+            f"repositories:\n- path: {self.base / 'repository'}\n"
+            f"source_directories:\n- {self.sources}\n"
+            f'encryption_passphrase: "{{credential file {credential}}}"\n'
+            f"local_path: {self.settings.borg}\n"
+            f"borg_base_directory: {self.base / 'state/borg'}\n"
+            "unsafe_skip_path_validation_before_create: true\n"
+            "bootstrap:\n  store_config_files: false\n" + extra
+        )
+
+    def argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(AGENT), "--config", str(self.etc), "--json", *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *arguments: str) -> tuple[int, dict]:
+        done = subprocess.run(self.argv(*arguments), capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def archives(self) -> list[str]:
+        return [item["name"] for item in self.run("snapshots")[1]["items"]]
+
+
+@pytest.fixture
+def backed(tmp_path: Path, agent: ModuleType, programs: tuple[str, str]) -> Backed:
+    sources = tmp_path / "sources"
+    (sources / "sub").mkdir(parents=True)
+    (sources / "plain").write_text("plain\n")
+    (sources / "sub" / "new\nline").write_text("odd\n")
+    os.mkfifo(sources / "fifo")
+    (sources / "link").symlink_to("plain")
+    found = Backed(make_host(tmp_path, agent, *programs), sources)
+    found.configure()
+    environment = {**os.environ, "BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(tmp_path / "state/borg")}
+    init = [programs[0], "init", "--encryption", "repokey-blake2", str(tmp_path / "repository")]
+    subprocess.run(init, env=environment, check=True, capture_output=True)
+    yield found
+    found.run("backup", "--stop")
+    shutil.rmtree(tmp_path / "repository", ignore_errors=True)
