@@ -3,7 +3,8 @@
 
     scripts/bundle.py [--output DIR] [--check]
 
-Prints the path of saveos-bundle-<arch>.tar.gz; its label (version, glibc it needs, arch, sha256, hash of the inputs) lies
+Prints the path of saveos-bundle-<arch>.tar.gz; its label (version, glibc it needs, arch, sha256, hash of the
+inputs) lies
 beside it as .json. Unchanged inputs build nothing. Standard library only: the tools come by hash from
 requirements/bundle.txt into a private virtual environment. Build it on the oldest distribution of the fleet.
 
@@ -54,7 +55,8 @@ analyses = [
         hiddenimports=[module for package in packages for module in collect_submodules(package)],
         datas=[entry for package in packages for entry in collect_data_files(package)]
         + [entry for package in metadata for entry in copy_metadata(package)],
-        excludes=["tkinter", "pip", "setuptools", "Cython", "PyInstaller", "pytest", "curses", "lib2to3", "pydoc_data"],
+        excludes=["tkinter", "pip", "setuptools", "Cython", "PyInstaller", "pytest", "curses", "lib2to3",
+        "pydoc_data"],
     ))
     for name, (script, packages, metadata) in programs.items()
 ]
@@ -101,12 +103,18 @@ def missing_packages() -> list[str]:
 
 def run(command: list[str], log: Path, cwd: Path) -> None:
     """Run a build step; its output goes to the log, whose end is shown when it fails."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
     with log.open("ab") as sink:
-        result = subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+        result = subprocess.run(
+            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, check=False
+        )
     if result.returncode:
         tail = log.read_text(errors="replace").splitlines()[-15:]
-        raise BundleError(f"building the agent bundle failed at `{' '.join(command[:5])}`; see {log}:\n" + "\n".join(tail))
+        raise BundleError(
+            f"building the agent bundle failed at `{' '.join(command[:5])}`; see {log}:\n" + "\n".join(tail)
+        )
 
 
 def locked_without(name: str) -> str:
@@ -116,10 +124,19 @@ def locked_without(name: str) -> str:
 
 
 def make_venv(work: Path, log: Path) -> Path:
-    """A private environment with exactly what the lock names; the sdist is built without fetching anything unlocked."""
+    """A private environment with exactly what the lock names; the sdist is built without fetching anything
+    unlocked."""
     venv = work / "venv"
     run([str(PYTHON), "-m", "venv", str(venv)], log, work)
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--require-hashes"]
+    pip = [
+        str(venv / "bin" / "python"),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--no-deps",
+        "--require-hashes",
+    ]
     tools = work / "tools.txt"
     tools.write_text(locked_without(SDIST))
     run([*pip, "--only-binary", ":all:", "-r", str(tools)], log, work)
@@ -154,7 +171,8 @@ def glibc_needed(tree: Path) -> str:
 
 
 def label_of(tree: Path) -> dict[str, str]:
-    """What the bundle says about itself; the programs are started once, so a broken build is never published."""
+    """What the bundle says about itself; the programs are started once, so a broken build is never
+    published."""
 
     def version(program: str) -> str:
         answer = subprocess.run([tree / program, "--version"], capture_output=True, text=True, check=False)
@@ -183,10 +201,13 @@ def archive(tree: Path, target: Path) -> str:
         entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
         return entry
 
-    with target.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for path in sorted(tree.iterdir()):
-                tar.add(path, arcname=path.name, filter=plain)
+    with (
+        target.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, 0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in sorted(tree.iterdir()):
+            tar.add(path, arcname=path.name, filter=plain)
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
@@ -210,7 +231,9 @@ def build(output: Path) -> Path:
         if is_current(tarball, label):
             return tarball
         if missing := missing_packages():
-            raise BundleError(f"the agent bundle cannot be built here yet; run: apt-get install -y {' '.join(missing)}")
+            raise BundleError(
+                f"the agent bundle cannot be built here yet; run: apt-get install -y {' '.join(missing)}"
+            )
         print("Building the agent bundle once (about two minutes)", file=sys.stderr, flush=True)
         log = output / "build.log"
         log.write_bytes(b"")
@@ -230,12 +253,18 @@ def build(output: Path) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / ".build" / "bundle", help="directory of bundle and label")
-    parser.add_argument("--check", action="store_true", help="build nothing; exit 3 when the bundle is missing or old")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / ".build" / "bundle", help="directory of bundle and label"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="build nothing; exit 3 when the bundle is missing or old"
+    )
     options = parser.parse_args()
     tarball = options.output / f"saveos-bundle-{platform.machine()}.tar.gz"
     if options.check:
-        return 0 if is_current(tarball, tarball.with_name(tarball.name.removesuffix(".tar.gz") + ".json")) else 3
+        return (
+            0 if is_current(tarball, tarball.with_name(tarball.name.removesuffix(".tar.gz") + ".json")) else 3
+        )
     try:
         print(build(options.output.resolve()))
     except BundleError as error:
@@ -245,6 +274,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.base_prefix != "/usr" and PYTHON.exists():  # one builder, whoever calls: another Python would be another bundle
+    if (
+        sys.base_prefix != "/usr" and PYTHON.exists()
+    ):  # one builder, whoever calls: another Python would be another bundle
         os.execv(PYTHON, [str(PYTHON), *sys.argv])
     sys.exit(main())

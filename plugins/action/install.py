@@ -1,6 +1,7 @@
 # Copyright: the SaveOS contributors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Install the tools on a host: ask the module of the same name what is missing, send that, and let it install."""
+"""Install the tools on a host: ask the module of the same name what is missing, send that, and let it
+install."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the installed collection
-FALLBACKS = "use install method `package` (the distribution's borg, where it is new enough) or `path` (your own binaries)"
+FALLBACKS = (
+    "use install method `package` (the distribution's borg, where it is new enough) or `path` (your "
+    "own binaries)"
+)
 
 
 def is_older(version, needed):
@@ -30,17 +34,22 @@ def find_bundle(configured, arch, display):
     if given:
         bundle = Path(given).expanduser()
         if not bundle.is_file():
-            raise AnsibleActionFail(f"the agent bundle {bundle} does not exist: build it with scripts/bundle.py")
+            raise AnsibleActionFail(
+                f"the agent bundle {bundle} does not exist: build it with scripts/bundle.py"
+            )
         return bundle
     bundle = ROOT / ".build" / "bundle" / f"saveos-bundle-{arch}.tar.gz"
     if bundle.is_file():
         return bundle
     if arch != platform.machine():
         raise AnsibleActionFail(
-            f"there is no agent bundle for {arch} at {bundle}: run scripts/bundle.py on such a machine and copy it, or {FALLBACKS}"
+            f"there is no agent bundle for {arch} at {bundle}: run scripts/bundle.py on such a machine and "
+            f"copy it, or {FALLBACKS}"
         )
     display.display("Building the agent bundle; this happens once and takes about two minutes")
-    built = subprocess.run(["/usr/bin/python3", str(ROOT / "scripts" / "bundle.py")], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        ["/usr/bin/python3", str(ROOT / "scripts" / "bundle.py")], capture_output=True, text=True, check=False
+    )
     if built.returncode:
         raise AnsibleActionFail(built.stderr.strip())
     return bundle
@@ -52,9 +61,13 @@ def read_label(bundle, host):
     try:
         label = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise AnsibleActionFail(f"the label {file} of the agent bundle is not readable: build it again ({error})") from error
+        raise AnsibleActionFail(
+            f"the label {file} of the agent bundle is not readable: build it again ({error})"
+        ) from error
     if label["arch"] != host["arch"]:
-        raise AnsibleActionFail(f"the agent bundle {bundle} is for {label['arch']} and this host is {host['arch']}")
+        raise AnsibleActionFail(
+            f"the agent bundle {bundle} is for {label['arch']} and this host is {host['arch']}"
+        )
     if not host["glibc"] or is_older(host["glibc"], label["glibc"]):
         raise AnsibleActionFail(
             f"the agent bundle needs glibc {label['glibc']} and {host['os']} has {host['glibc'] or 'none'}: "

@@ -8,7 +8,10 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 BECOME = (
-    ("not found", "sudo is not installed there: install it, or set `ansible_user: root` with `ansible_become: false`"),
+    (
+        "not found",
+        "sudo is not installed there: install it, or set `ansible_user: root` with `ansible_become: false`",
+    ),
     ("password", "sudo asks for a password: allow the user without one, or run with --ask-become-pass"),
     ("not in the sudoers", "the user may not use sudo: add a sudoers rule, or set `ansible_user: root`"),
 )
@@ -18,7 +21,8 @@ def connection_sentence(text):
     """What to do about a failed SSH connection, or an empty string where SSH's own words are best."""
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in text or "Host key verification failed" in text:
         return (
-            "its SSH host key is not the one that is known: if the host was rebuilt, replace the key in known_hosts "
+            "its SSH host key is not the one that is known: if the host was rebuilt, replace the key in "
+            "known_hosts "
             "(ssh-keygen -R ADDRESS, then add the new one); if not, someone may be in between"
         )
     if "Permission denied" in text:
@@ -43,7 +47,9 @@ class ActionModule(ActionBase):
             result.update(self._execute_module(module_args=self._task.args, task_vars=task_vars))
         except AnsibleConnectionFailure as error:
             sentence = connection_sentence(str(error))
-            raise AnsibleConnectionFailure(f"{name}: {sentence}. {error}" if sentence else str(error)) from error
+            raise AnsibleConnectionFailure(
+                f"{name}: {sentence}. {error}" if sentence else str(error)
+            ) from error
         except AnsibleError as error:
             sentence = become_sentence(str(error))
             return {**result, "failed": True, "msg": sentence or str(error)}

@@ -1,6 +1,7 @@
 # Copyright: the SaveOS contributors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Filters of the roles: a policy as borgmatic's configuration, cron as systemd's calendar, repositories as data. No I/O."""
+"""Filters of the roles: a policy as borgmatic's configuration, cron as systemd's calendar, repositories as
+data. No I/O."""
 
 from __future__ import annotations
 
@@ -61,15 +62,18 @@ def check_cron(line):
     """A cron schedule as five fields, with shorthands such as @daily replaced; fails with a sentence."""
     fields = SHORTHANDS.get(str(line).strip(), str(line)).split()
     if len(fields) != len(FIELDS):
-        raise AnsibleFilterError(f"agent_schedule {line!r} must have five fields, such as '0 2 * * *' for every night at two")
-    for text, field in zip(fields, FIELDS):
+        raise AnsibleFilterError(
+            f"agent_schedule {line!r} must have five fields, such as '0 2 * * *' for every night at two"
+        )
+    for text, field in zip(fields, FIELDS, strict=True):
         _field(text, *field)
     return " ".join(fields)
 
 
 def cron_to_calendar(line):
-    """A cron schedule as systemd OnCalendar expressions: two where cron means `that day of the month or that weekday`."""
-    parsed = [_field(text, *field) for text, field in zip(check_cron(line).split(), FIELDS)]
+    """A cron schedule as systemd OnCalendar expressions: two where cron means `that day of the month or that
+    weekday`."""
+    parsed = [_field(text, *field) for text, field in zip(check_cron(line).split(), FIELDS, strict=True)]
     minute, hour, day, month, weekday = parsed
 
     def numbers(values):
@@ -98,13 +102,17 @@ def _registered(variables, name):
 
 
 def agent_repositories(entries, host, hostvars, groups):
-    """A host's repositories, complete: address, user, path and url filled in from the storage server's variables and result.
+    """A host's repositories, complete: address, user, path and url filled in from the storage server's
+    variables and result.
 
-    entries: agent_repositories as the operator wrote it; empty means one repository on the first storage server.
+    entries: agent_repositories as the operator wrote it; empty means one repository on the first storage
+    server.
     """
     servers = list(groups.get("storage_servers") or [])
     if not entries:
-        raise AnsibleFilterError(f"{host} has no repository: put a host in the group storage_servers, or set agent_repositories")
+        raise AnsibleFilterError(
+            f"{host} has no repository: put a host in the group storage_servers, or set agent_repositories"
+        )
     known, taken = [], set()
     for entry in entries:
         item = {"kind": "ssh", "server": "", "quota": "", "host_keys": [], "exists": None, **entry}
@@ -115,18 +123,23 @@ def agent_repositories(entries, host, hostvars, groups):
         item["label"] = item.get("label") or item["id"]
         if item["kind"] == "local":
             if not str(item.get("path") or "").startswith("/"):
-                raise AnsibleFilterError(f"agent_repositories of {host}: the local repository {item['id']} needs an absolute path")
+                raise AnsibleFilterError(
+                    f"agent_repositories of {host}: the local repository {item['id']} needs an absolute path"
+                )
             item["url"] = item["path"]
         elif item["kind"] == "ssh":
             _complete_ssh(item, host, hostvars, servers)
             place = (item["address"], item["port"], item["user"])
             if place in taken:
                 raise AnsibleFilterError(
-                    f"{host} has two repositories on the server {item['address']}: its one key opens one of them; use another server"
+                    f"{host} has two repositories on the server {item['address']}: its one key opens one of "
+                    "them; use another server"
                 )
             taken.add(place)
         else:
-            raise AnsibleFilterError(f"agent_repositories of {host}: kind {item['kind']!r} is neither ssh nor local")
+            raise AnsibleFilterError(
+                f"agent_repositories of {host}: kind {item['kind']!r} is neither ssh nor local"
+            )
         known.append(item)
     return known
 
@@ -136,14 +149,19 @@ def _complete_ssh(item, host, hostvars, servers):
     variables = hostvars[server] if server and server in hostvars else {}
     if not server and not item.get("address"):
         raise AnsibleFilterError(
-            f"{host} has no storage server: put a host in the group storage_servers, or give its repository an address"
+            f"{host} has no storage server: put a host in the group storage_servers, or give its repository an "
+            "address"
         )
     result = (_registered(variables, "__server_storage").get("saveos") or {}).get("server") or {}
     exists = _registered(variables, "__server_repositories").get("repositories") or {}
     root = result.get("root") or variables.get("server_root") or "/srv/saveos"
     item["address"] = item.get("address") or _address(server, variables)
     item["port"] = int(
-        item.get("port") or variables.get("server_port") or variables.get("ansible_port") or result.get("port") or 22
+        item.get("port")
+        or variables.get("server_port")
+        or variables.get("ansible_port")
+        or result.get("port")
+        or 22
     )
     item["user"] = item.get("user") or result.get("user") or variables.get("server_user") or "saveos-borg"
     item["path"] = item.get("path") or f"{root}/repositories/{item['id']}"
@@ -154,7 +172,8 @@ def _complete_ssh(item, host, hostvars, servers):
 
 
 def default_repositories(host, groups):
-    """What a host backs up to when nobody said: one repository on the first storage server, its id made from the name."""
+    """What a host backs up to when nobody said: one repository on the first storage server, its id made from
+    the name."""
     servers = list(groups.get("storage_servers") or [])
     return [{"id": str(uuid.uuid5(NAMESPACE, host)), "kind": "ssh", "server": servers[0]}] if servers else []
 
@@ -162,7 +181,8 @@ def default_repositories(host, groups):
 def server_repositories(server, hostvars, groups):
     """What the agents enrolled in this run keep on a storage server: id, public key and quota of each.
 
-    Only the key is the host's own word. Ids and quotas come from the inventory, so that no host can claim another's repository.
+    Only the key is the host's own word. Ids and quotas come from the inventory, so that no host can claim
+    another's repository.
     """
     wanted = []
     for host in groups.get("agents") or []:
@@ -173,14 +193,24 @@ def server_repositories(server, hostvars, groups):
         entries = variables.get("agent_repositories") or default_repositories(host, groups)
         for item in agent_repositories(entries, host, hostvars, groups):
             if item["kind"] == "ssh" and item["server"] == server:
-                wanted.append({"id": item["id"], "public_key": identity["public_key"], "quota": item["quota"], "append_only": True})
+                wanted.append(
+                    {
+                        "id": item["id"],
+                        "public_key": identity["public_key"],
+                        "quota": item["quota"],
+                        "append_only": True,
+                    }
+                )
     return wanted
 
 
 def agent_entries(repositories, etc):
     """The repositories as saveos-agent reads them in agent.json."""
     return [
-        {**{key: item[key] for key in ("id", "kind", "url", "label")}, "config": f"{etc}/borgmatic/{item['id']}.yaml"}
+        {
+            **{key: item[key] for key in ("id", "kind", "url", "label")},
+            "config": f"{etc}/borgmatic/{item['id']}.yaml",
+        }
         for item in repositories
     ]
 
@@ -190,18 +220,23 @@ def borgmatic_configs(repositories, policy):
     texts = {}
     for repository in repositories:
         plain = json.loads(json.dumps(borgmatic_config(policy, repository)))  # without Ansible's tags
-        texts[repository["id"]] = HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
+        texts[repository["id"]] = HEADER + yaml.safe_dump(
+            plain, sort_keys=False, allow_unicode=True, width=1000
+        )
     return texts
 
 
 def borgmatic_config(policy, repository):
     """One repository's borgmatic configuration, as a mapping.
 
-    policy: host, etc, state, sources, excludes, exclude_caches, retention, compression, upload_rate_limit, hooks, overrides.
+    policy: host, etc, state, sources, excludes, exclude_caches, retention, compression, upload_rate_limit,
+    hooks, overrides.
     """
     host, etc, state = policy["host"], policy["etc"], policy["state"]
     if not policy["sources"]:
-        raise AnsibleFilterError(f"the policy of {host} has no sources: set agent_sources to the paths to back up")
+        raise AnsibleFilterError(
+            f"the policy of {host} has no sources: set agent_sources to the paths to back up"
+        )
     for source in policy["sources"]:
         if not str(source).startswith("/"):
             raise AnsibleFilterError(f"agent_sources of {host}: {source!r} is not an absolute path")
@@ -220,7 +255,6 @@ def borgmatic_config(policy, repository):
         "borg_base_directory": f"{state}/borg",
         "user_state_directory": f"{state}/borg",
         "bootstrap": {"store_config_files": False},
-        "source_directories_must_exist": False,  # the rest is backed up, and the run's record carries the warning
         "lock_wait": 60,
         "checks": [{"name": "disabled"}],
         **{key: policy["retention"][key] for key in RETENTION if policy["retention"].get(key)},
@@ -228,7 +262,9 @@ def borgmatic_config(policy, repository):
     if repository["kind"] == "ssh":
         config["ssh_command"] = ssh_command(etc)
     if not any(str(key).endswith("_databases") for key in policy["overrides"]):
-        config["unsafe_skip_path_validation_before_create"] = True  # saves a dry run; only database dumps need it
+        config["unsafe_skip_path_validation_before_create"] = (
+            True  # saves a dry run; only database dumps need it
+        )
     if policy["upload_rate_limit"]:
         config["upload_rate_limit"] = int(policy["upload_rate_limit"])
     if commands := _commands(policy["hooks"]):

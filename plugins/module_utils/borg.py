@@ -13,12 +13,17 @@ CONNECT_SECONDS = 120
 
 MEANING = {
     "Repository.DoesNotExist": "there is no repository at {url}",
-    "Repository.PathPermissionDenied": "the storage server's user may not write at {url}: run playbooks/server.yml",
+    "Repository.PathPermissionDenied": (
+        "the storage server's user may not write at {url}: run playbooks/server.yml"
+    ),
     "Repository.ParentPathDoesNotExist": "the parent directory of {url} does not exist: make it",
     "Repository.AlreadyExists": "there is something else at {url}, which is no empty directory: move it away",
-    "Repository.InvalidRepository": "what lies at {url} is no valid repository: move it away, or restore it from a copy",
+    "Repository.InvalidRepository": (
+        "what lies at {url} is no valid repository: move it away, or restore it from a copy"
+    ),
     "PassphraseWrong": (
-        "the passphrase on this host does not open {url}, which was made with another one: put the right passphrase in "
+        "the passphrase on this host does not open {url}, which was made with another one: put the right "
+        "passphrase in "
         "{secrets}/passphrase (recovery kit), or choose another id or path for the repository"
     ),
     "PasscommandFailure": "the passphrase in {secrets}/passphrase cannot be read: run playbooks/site.yml again",
@@ -29,14 +34,29 @@ MEANING = {
     "LockTimeout": "another borg holds the lock of {url}: let it end and run this again",
 }
 SSH_MEANING = (
-    ("Host key verification failed", "the storage server shows another SSH host key than the one pinned in known_hosts"),
-    ("REMOTE HOST IDENTIFICATION", "the storage server shows another SSH host key than the one pinned in known_hosts"),
+    (
+        "Host key verification failed",
+        "the storage server shows another SSH host key than the one pinned in known_hosts",
+    ),
+    (
+        "REMOTE HOST IDENTIFICATION",
+        "the storage server shows another SSH host key than the one pinned in known_hosts",
+    ),
     ("Permission denied", "the storage server refuses this host's SSH key: run playbooks/site.yml for both"),
     ("No space left", "the disk of the storage server is full: free some space there"),
-    ("Could not resolve", "the storage server's name cannot be resolved on this host: set server_address to what it can reach"),
-    ("Connection refused", "nothing listens for SSH on the storage server's port: check server_port and sshd there"),
+    (
+        "Could not resolve",
+        "the storage server's name cannot be resolved on this host: set server_address to what it can reach",
+    ),
+    (
+        "Connection refused",
+        "nothing listens for SSH on the storage server's port: check server_port and sshd there",
+    ),
     ("timed out", "the storage server cannot be reached from this host: check address, route and firewall"),
-    ("No route to host", "the storage server cannot be reached from this host: check address, route and firewall"),
+    (
+        "No route to host",
+        "the storage server cannot be reached from this host: check address, route and firewall",
+    ),
 )
 
 

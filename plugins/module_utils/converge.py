@@ -27,12 +27,24 @@ def read(path):
 
 
 def run(argv, env=None, timeout=None, stdin=None):
-    """Run a program with a plain environment; returns the completed process, output as text. rc 127: not there."""
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+    """Run a program with a plain environment; returns the completed process, output as text. rc 127: not
+    there."""
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/root",
+    }
     environment.update(env or {})
     try:
         return subprocess.run(
-            argv, env=environment, input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+            argv,
+            env=environment,
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
         )
     except FileNotFoundError as error:
         return subprocess.CompletedProcess(argv, 127, "", str(error))
@@ -80,8 +92,9 @@ class Converge:
                 os.makedirs(path, mode=0o755, exist_ok=True)
         self._attributes(path, mode, uid, gid)
 
-    def file(self, path, content, mode, uid=0, gid=0, show=None):
-        """A file with this content, replaced atomically. `show` maps content to what a diff may show; False hides it."""
+    def file(self, path, content, mode, uid=0, gid=0, *, show=None):
+        """A file with this content, replaced atomically. `show` maps content to what a diff may show; False
+        hides it."""
         before = read(path)
         if before != content and self.note(path, *self._visible(before, content, show)):
             self._write(path, content, mode, uid, gid)
@@ -116,7 +129,9 @@ class Converge:
 
     @staticmethod
     def _write(path, content, mode, uid, gid):
-        handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".saveos-")  # mode 0600 from the start
+        handle, fresh = tempfile.mkstemp(
+            dir=os.path.dirname(path), prefix=".saveos-"
+        )  # mode 0600 from the start
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(content)

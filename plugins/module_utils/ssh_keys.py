@@ -15,7 +15,8 @@ QUOTA = re.compile(r"\d+(\.\d+)?[KMGTP]?", re.IGNORECASE)
 
 
 def parse_key(text):
-    """`type base64` of one public key; options, comments and anything else are dropped. ValueError when it is none."""
+    """`type base64` of one public key; options, comments and anything else are dropped. ValueError when it is
+    none."""
     words = str(text).split()
     if len(words) < 2 or words[0] not in TYPES or len(str(text).strip().splitlines()) != 1:
         raise ValueError("it is not one SSH public key of type ed25519, ecdsa or rsa")
@@ -32,7 +33,9 @@ def parse_key(text):
 def check_id(repository_id):
     """A repository's id as it may appear in a path and a comment; ValueError otherwise."""
     if not ID.fullmatch(repository_id):
-        raise ValueError(f"repository id {repository_id!r} may hold only letters, digits, dot, dash and underscore")
+        raise ValueError(
+            f"repository id {repository_id!r} may hold only letters, digits, dot, dash and underscore"
+        )
     return repository_id
 
 
@@ -47,9 +50,13 @@ def authorized_line(borg, path, entry):
     quota = str(entry.get("quota") or "")
     if quota:
         if not QUOTA.fullmatch(quota):
-            raise ValueError(f"quota {quota!r} must be a number of bytes, or one with K, M, G or T, such as 500G")
+            raise ValueError(
+                f"quota {quota!r} must be a number of bytes, or one with K, M, G or T, such as 500G"
+            )
         command += ["--storage-quota", quota]
-    return f'command="{" ".join(command)}",restrict {parse_key(entry["public_key"])} {MARK}{check_id(entry["id"])}'
+    return (
+        f'command="{" ".join(command)}",restrict {parse_key(entry["public_key"])} {MARK}{check_id(entry["id"])}'
+    )
 
 
 def comment_of(line):
@@ -80,7 +87,8 @@ def merge(text, lines, absent):
         key = line.split()[-2]
         if owner.setdefault(key, repository) != repository:
             raise ValueError(
-                f"one key cannot serve the repositories {owner[key]} and {repository}: put the second one on another server, "
+                f"one key cannot serve the repositories {owner[key]} and {repository}: put the second one on "
+                "another server, "
                 f"or take the old one's access away with server_repositories_absent: [{owner[key]}]"
             )
     return "".join(line + "\n" for line in kept)

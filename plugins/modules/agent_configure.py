@@ -3,6 +3,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,8 @@ short_description: Put a host's policy in place and its repositories at its disp
 version_added: 0.1.0
 author: The SaveOS contributors (@saveos)
 description:
-  - Pins the storage server's host keys, writes the borgmatic configurations once borgmatic finds them valid, makes each repository
+  - Pins the storage server's host keys, writes the borgmatic configurations once borgmatic finds them valid,
+    makes each repository
     that does not exist yet, and exports its key.
   - A repository that existed once and is gone is never made anew; the module fails and says what to do.
 options:
@@ -36,7 +38,8 @@ options:
     type: dict
     required: true
   repositories:
-    description: The host's repositories, as the filter P(saveos.fleet.agent_repositories#filter) completes them.
+    description: The host's repositories, as the filter P(saveos.fleet.agent_repositories#filter) completes
+      them.
     type: list
     elements: dict
     required: true
@@ -63,15 +66,17 @@ saveos:
   description: State of each repository.
   returned: success
   type: dict
-  sample: {repositories: [{id: 0198c5f0, url: ssh://saveos-borg@vault1:22/srv/saveos, initialised: true, key_exported: true}]}
+  sample: {repositories: [{id: 0198c5f0, url: ssh://saveos-borg@vault1:22/srv/saveos, initialised: true,
+    key_exported: true}]}
 """
 
 BORG = "/opt/saveos/bin/borg"
 BORGMATIC = "/opt/saveos/bin/borgmatic"
 # top-level options whose values a diff may show; any other may hold a secret (hooks, passwords, ping addresses)
 SHOWN = re.compile(
-    r"(source_directories|repositories|exclude_\w+|compression|keep_\w+|archive_name_format|match_archives|local_path|checks"
-    r"|upload_rate_limit|lock_wait|ssh_command|borg_base_directory|encryption_passphrase: \"?'?\{credential file )"
+    r"(source_directories|repositories|exclude_\w+|compression|keep_\w+|archive_name_format|match_archives|checks"
+    r"|local_path|ssh_command|upload_rate_limit|lock_wait|borg_base_directory|user_state_directory|bootstrap"
+    r"|unsafe_skip_path_validation_before_create):|encryption_passphrase: .?\{credential file "
 )
 
 
@@ -111,7 +116,8 @@ def pinned(text, repositories):
         keys = [parse_key(key) for key in repository["host_keys"]] or earlier.get(name)
         if not keys:
             raise ValueError(
-                f"the SSH host key of {name} is not known: run playbooks/site.yml for this host and its storage server together, "
+                f"the SSH host key of {name} is not known: run playbooks/site.yml for this host and its "
+                "storage server together, "
                 "or give the repository its host_keys"
             )
         lines += [f"{name} {key}\n" for key in keys]
@@ -129,7 +135,10 @@ def write_configs(host, etc, configs):
                     file.write(text)
                 verdict = run([BORGMATIC, "config", "validate", "--config", trial], timeout=60)
                 if verdict.returncode:
-                    host.fail(f"borgmatic refuses the policy; correct agent_* or agent_borgmatic_overrides: {complaint(verdict, trial)}")
+                    host.fail(
+                        "borgmatic refuses the policy; correct agent_* or agent_borgmatic_overrides: "
+                        f"{complaint(verdict, trial)}"
+                    )
     for file, text in configs.items():
         host.file(file, text, 0o600, show=showable)
 
@@ -141,33 +150,49 @@ def complaint(verdict, trial):
     return " ".join(dict.fromkeys(told)).replace(f"{trial}: ", "").replace(trial, "the configuration")[-300:]
 
 
-def ensure_repository(host, borg, etc, repository):
-    """Make the repository, unless it is there; returns whether it is initialised."""
-    directory = f"{etc}/repositories/{repository['id']}"
-    marker, exists = f"{directory}/initialised", repository["exists"]
+def ensure_repository(host, borg, repository):
+    """Make the repository, unless it is there; returns whether it is initialised.
+
+    The marker remembers which passphrase opened the repository, so that another one is noticed without asking
+    the server.
+    """
+    marker, exists = f"{borg.secrets}/initialised", repository["exists"]
     if repository["kind"] == "local":
         exists = os.path.exists(f"{repository['path']}/config")
-    gone = (
-        f"repository {repository['id']} is gone: it was made at {repository['url']} and is not there any more. Put it back "
-        f"there (a copy, a mount, the old server); or, if its archives are lost, remove {marker} on the host to begin a new one"
+    seen = (
+        f"{repository['url']} "
+        f"{hashlib.sha256((read(f'{borg.secrets}/passphrase') or '').encode()).hexdigest()}\n"
     )
-    if os.path.exists(marker):
-        if exists is False:
-            host.fail(gone)
+    made = read(marker)
+    if made is not None and exists is False:
+        host.fail(
+            f"repository {repository['id']} is gone: it was made at {made.split()[0]} and nothing is at "
+            f"{repository['url']}. Put it "
+            f"back there (a copy, a mount, the old server); or, if its archives are lost, remove {marker} on "
+            "the host to begin anew"
+        )
+    if made == seen:
         return True
     if host.module.check_mode:
-        return not host.note(repository["url"], "", "Borg repository, repokey-blake2\n") and bool(exists)
-    if not exists:
-        exists = not make(host, borg, repository)
-    if exists:
-        borg("info", borg.url)  # made by an earlier try: does our passphrase open it?
-    host.file(marker, f"{repository['url']}\n", 0o600)
+        host.note(
+            repository["url"],
+            "",
+            "Borg repository, repokey-blake2\n" if made is None else "opened with a new passphrase\n",
+        )
+        return made is not None
+    if made is not None or exists or not make(host, borg, repository):
+        borg("info", borg.url)  # there already: does our passphrase open it?
+    host.file(marker, seen, 0o600, show=False)
     return True
 
 
 def make(host, borg, repository):
     """Run borg init; returns False where there is a repository already."""
-    quota = ["--storage-quota", str(repository["quota"])] if repository["kind"] == "local" and repository["quota"] else []
+    quota = (
+        ["--storage-quota", str(repository["quota"])]
+        if repository["kind"] == "local" and repository["quota"]
+        else []
+    )
     parents = ["--make-parent-dirs"] if repository["kind"] == "local" else []
     try:
         borg("init", "--encryption", "repokey-blake2", *quota, *parents, borg.url)
@@ -204,7 +229,12 @@ def main():
     )
     host = Converge(module)
     etc, state, repositories = module.params["etc"], module.params["state"], module.params["repositories"]
-    for directory in (f"{etc}/ssh", f"{etc}/borgmatic", state, *(f"{state}/{name}" for name in ("spool", "runs", "borg", "restores"))):
+    for directory in (
+        f"{etc}/ssh",
+        f"{etc}/borgmatic",
+        state,
+        *(f"{state}/{name}" for name in ("spool", "runs", "borg", "restores")),
+    ):
         host.directory(directory, 0o700)
     known_hosts = f"{etc}/ssh/known_hosts"
     try:
@@ -214,7 +244,9 @@ def main():
             host.fail(str(error))
         pins = read(known_hosts) or ""
     host.file(known_hosts, pins, 0o644)
-    write_configs(host, etc, {f"{etc}/borgmatic/{key}.yaml": text for key, text in module.params["configs"].items()})
+    write_configs(
+        host, etc, {f"{etc}/borgmatic/{key}.yaml": text for key, text in module.params["configs"].items()}
+    )
     agent = {**module.params["agent"], "init": init_system(), "borg": BORG, "borgmatic": BORGMATIC}
     host.file(f"{etc}/agent.json", json.dumps(agent, indent=1) + "\n", 0o600)
 
@@ -222,11 +254,18 @@ def main():
     for repository in repositories:
         borg = Borg(BORG, etc, state, repository)
         try:
-            initialised = ensure_repository(host, borg, etc, repository)
+            initialised = ensure_repository(host, borg, repository)
             exported = export_key(host, borg)
         except BorgError as error:
             host.fail(f"repository {repository['id']}: {error.sentence}", saveos={"repositories": states})
-        states.append({"id": repository["id"], "url": repository["url"], "initialised": initialised, "key_exported": exported})
+        states.append(
+            {
+                "id": repository["id"],
+                "url": repository["url"],
+                "initialised": initialised,
+                "key_exported": exported,
+            }
+        )
     host.exit(saveos={"repositories": states})
 
 

@@ -17,7 +17,8 @@ short_description: Give a host its identity
 version_added: 0.1.0
 author: The SaveOS contributors (@saveos)
 description:
-  - Makes what is born on the host and never leaves it, each once - its SSH key, its agent token and a passphrase per repository.
+  - Makes what is born on the host and never leaves it, each once - its SSH key, its agent token and a
+    passphrase per repository.
   - Returns only what others may know.
 options:
   etc:
@@ -56,7 +57,9 @@ saveos:
 
 def host_keys():
     """The host's SSH public keys, type and base64 only."""
-    keys = [" ".join((read(file) or "").split()[:2]) for file in sorted(glob.glob("/etc/ssh/ssh_host_*_key.pub"))]
+    keys = [
+        " ".join((read(file) or "").split()[:2]) for file in sorted(glob.glob("/etc/ssh/ssh_host_*_key.pub"))
+    ]
     return [key for key in keys if key]
 
 
@@ -65,7 +68,10 @@ def secret(host, path):
     known = read(path)
     if known is not None:
         if not known.strip():
-            host.fail(f"{path} is empty: put back the secret that was in it, or remove the file if nothing was ever made with it")
+            host.fail(
+                f"{path} is empty: put back the secret that was in it, or remove the file if nothing was ever "
+                "made with it"
+            )
         host.file(path, known, 0o600, show=False)
         return known.strip()
     fresh = secrets.token_urlsafe(32)
@@ -88,11 +94,25 @@ def main():
         host.directory(directory, 0o700)
     key = f"{etc}/ssh/id_ed25519"
     if not os.path.exists(key):
-        host.do(f"make the SSH key {key}", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"saveos:{name}", "-f", key)
+        host.do(
+            f"make the SSH key {key}",
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            f"saveos:{name}",
+            "-f",
+            key,
+        )
     elif not os.path.exists(f"{key}.pub"):
         public = run(["ssh-keygen", "-y", "-f", key])
         if public.returncode:
-            host.fail(f"{key} is not a readable SSH key: put back the right one, or remove it and run this again")
+            host.fail(
+                f"{key} is not a readable SSH key: put back the right one, or remove it and run this again"
+            )
         host.file(f"{key}.pub", public.stdout, 0o644)
     token = secret(host, f"{etc}/token")
     for repository in module.params["repositories"]:
@@ -100,7 +120,8 @@ def main():
         host.directory(directory, 0o700)
         if os.path.exists(f"{directory}/initialised") and not os.path.exists(f"{directory}/passphrase"):
             host.fail(
-                f"the passphrase of repository {repository} is gone from {directory}: put it back from the recovery kit, "
+                f"the passphrase of repository {repository} is gone from {directory}: put it back from the "
+                "recovery kit, "
                 "since without it no archive there can be read"
             )
         secret(host, f"{directory}/passphrase")

@@ -93,7 +93,9 @@ def cron(host, name, content):
     """The cron file in place and cron running, installed first where it is missing."""
     if not os.path.exists("/usr/sbin/cron") and not os.path.exists("/usr/sbin/crond"):
         if not os.path.exists("/usr/bin/apt-get"):
-            host.fail("this host has neither systemd as PID 1 nor cron, so nothing would start backups: install cron")
+            host.fail(
+                "this host has neither systemd as PID 1 nor cron, so nothing would start backups: install cron"
+            )
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         host.do("refresh the package lists", "apt-get", "-q", "update", env=quiet)
         host.do("install cron", "apt-get", "-q", "install", "-y", "--no-install-recommends", "cron", env=quiet)

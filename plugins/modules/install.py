@@ -20,7 +20,8 @@ author: The SaveOS contributors (@saveos)
 description:
   - Whatever the method, the tools are found at /opt/saveos/bin.
   - Method V(bundle) unpacks the agent bundle, which its action plugin sends when the host lacks it.
-  - Method V(package) installs the distribution's packages, and refuses them where they are too old, before it installs anything.
+  - Method V(package) installs the distribution's packages, and refuses them where they are too old, before it
+    installs anything.
   - Method V(path) uses binaries that are there already.
 options:
   method:
@@ -34,7 +35,8 @@ options:
     elements: str
     default: [borg]
   bundle:
-    description: Label of the bundle (sha256, borg, borgmatic). The task gives a path, the action plugin reads the label.
+    description: Label of the bundle (sha256, borg, borgmatic). The task gives a path, the action plugin reads
+      the label.
     type: dict
   borg_path:
     description: The borg binary, for method V(path).
@@ -84,7 +86,8 @@ saveos:
 
 
 PREFIX = "/opt/saveos"
-# borg 1.2 lacks the fix for CVE-2023-36811 in Debian 12; borgmatic 2.0 brought `commands:`, which our hooks are written in
+# borg 1.2 lacks the fix for CVE-2023-36811 in Debian 12; borgmatic 2.0 brought `commands:`, which our hooks are
+# written in
 OLDEST = {"borg": "1.4.0", "borgmatic": "2.0.0"}
 PACKAGES = {"borg": "borgbackup", "borgmatic": "borgmatic"}
 REASON = {
@@ -129,7 +132,8 @@ class Installer:
         self.missing = []
 
     def bundle(self):
-        """Unpack the bundle beside earlier ones; returns directory and versions. A run that uses an old one goes on."""
+        """Unpack the bundle beside earlier ones; returns directory and versions. A run that uses an old one
+        goes on."""
         label = self.params["bundle"]
         tree = f"{PREFIX}/bundle/{label['sha256'][:12]}"
         if not os.path.isfile(f"{tree}/bundle.json"):
@@ -145,7 +149,9 @@ class Installer:
         os.makedirs(parent, mode=0o755, exist_ok=True)
         free = shutil.disk_usage(parent).free // 2**20
         if free < UNPACKED_MB:
-            self.host.fail(f"{parent} has {free} MiB free and the agent bundle needs {UNPACKED_MB}: free some space there")
+            self.host.fail(
+                f"{parent} has {free} MiB free and the agent bundle needs {UNPACKED_MB}: free some space there"
+            )
         partial = f"{tree}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         with tarfile.open(tarball) as archive:
@@ -189,7 +195,10 @@ class Installer:
         for tool in self.params["tools"]:
             places[tool] = self.params[f"{tool}_path"]
             if not os.access(places[tool], os.X_OK):
-                self.host.fail(f"install method `path`: {places[tool] or tool + '_path'} is not a program on this host; set the path")
+                self.host.fail(
+                    f"install method `path`: {places[tool] or tool + '_path'} is not a program on this host; "
+                    "set the path"
+                )
         return self.checked(places)
 
     def checked(self, places):
@@ -246,7 +255,9 @@ def main():
         for tool, place in places.items():
             host.link(f"{PREFIX}/bin/{tool}", place)
     known = {tool: versions[tool] for tool in module.params["tools"] if tool in versions}
-    host.exit(missing=installer.missing, saveos={"versions": {**known, "install_method": module.params["method"]}})
+    host.exit(
+        missing=installer.missing, saveos={"versions": {**known, "install_method": module.params["method"]}}
+    )
 
 
 if __name__ == "__main__":

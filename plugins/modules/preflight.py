@@ -20,10 +20,12 @@ version_added: 0.1.0
 author: The SaveOS contributors (@saveos)
 description:
   - Refuses a host that cannot work (no root, old Python, full disk) with a sentence that says how to fix it.
-  - Changes nothing. Its action plugin also says clearly when the host cannot be reached or become does not work.
+  - Changes nothing. Its action plugin also says clearly when the host cannot be reached or become does not
+    work.
 options:
   space:
-    description: Mebibytes that must be free, by path. A path that does not exist yet counts as its nearest parent.
+    description: Mebibytes that must be free, by path. A path that does not exist yet counts as its nearest
+      parent.
     type: dict
     default: {}
   sources:
@@ -104,14 +106,21 @@ def main():
     for path, needed in module.params["space"].items():
         free = shutil.disk_usage(nearest(path)).free // 2**20
         if free < int(needed):
-            host.fail(f"the disk of {path} is nearly full: {free} MiB are free and {needed} MiB are needed; free some space")
+            host.fail(
+                f"the disk of {path} is nearly full: {free} MiB are free and {needed} MiB are needed; free "
+                "some space"
+            )
     for source in module.params["sources"]:
         if not glob.glob(source):
-            module.warn(f"the policy names {source}, which does not exist on this host: nothing is backed up from there")
+            module.warn(
+                f"the policy names {source}, which does not exist on this host: nothing is backed up from there"
+            )
     init = init_system()
     time_state = clock(init)
     if time_state == "implausible":
-        host.fail("the clock of this host is years behind: set it first, since retention and host keys depend on it")
+        host.fail(
+            "the clock of this host is years behind: set it first, since retention and host keys depend on it"
+        )
     host.exit(
         saveos={
             "os": os_name(),

@@ -32,7 +32,8 @@ options:
     type: str
     default: /opt/saveos/bin/borg
   repositories:
-    description: Repositories with V(id), V(public_key), V(quota) and V(append_only). One without a key yet gets only its directory.
+    description: Repositories with V(id), V(public_key), V(quota) and V(append_only). One without a key yet gets
+      only its directory.
     type: list
     elements: dict
     default: []

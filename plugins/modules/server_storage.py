@@ -44,7 +44,8 @@ saveos:
   description: What agents need to know of the server.
   returned: success
   type: dict
-  sample: {server: {host_keys: [ssh-ed25519 AAAA], port: 22, user: saveos-borg, root: /srv/saveos, free_bytes: 1000000}}
+  sample: {server: {host_keys: [ssh-ed25519 AAAA], port: 22, user: saveos-borg, root: /srv/saveos, free_bytes:
+    1000000}}
 """
 
 SSHD = "/usr/sbin/sshd"
@@ -99,14 +100,13 @@ def ensure_sshd(host):
 
 
 def ensure_user(host, user, root):
-    """The repositories' user; returns its entry, or None in check mode. A home that is gone becomes the new root."""
+    """The repositories' user; returns its entry, or None in check mode. A home that is gone becomes the new
+    root."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        made = host.do(
-            f"make the user {user}", "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", root,
-            "--shell", "/bin/sh", "--password", "*", user,
-        )  # fmt: skip
+        useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", root]
+        made = host.do(f"make the user {user}", *useradd, "--shell", "/bin/sh", "--password", "*", user)
         return pwd.getpwnam(user) if made else None
     if entry.pw_uid == 0:
         host.fail(f"server_user {user} is root: choose a user of its own")
@@ -123,7 +123,9 @@ def refuse_closed_parents(host, root, entry):
         mode = os.stat(parent)
         open_to = stat.S_IXOTH if mode.st_uid != entry.pw_uid else stat.S_IXUSR
         if not mode.st_mode & open_to and not (mode.st_gid == entry.pw_gid and mode.st_mode & stat.S_IXGRP):
-            host.fail(f"{entry.pw_name} cannot reach {root}, because {parent} is closed to it: chmod o+x {parent}")
+            host.fail(
+                f"{entry.pw_name} cannot reach {root}, because {parent} is closed to it: chmod o+x {parent}"
+            )
         parent = os.path.dirname(parent)
 
 
@@ -131,7 +133,9 @@ def warn_of_refusals(module, settings, user):
     """sshd settings by which the user could never log in."""
     for name in ("allowusers", "allowgroups", "denyusers", "denygroups"):
         if settings.get(name):
-            module.warn(f"sshd_config has {name} {' '.join(settings[name])}: see that {user} may log in with its key")
+            module.warn(
+                f"sshd_config has {name} {' '.join(settings[name])}: see that {user} may log in with its key"
+            )
 
 
 def public_keys(settings):

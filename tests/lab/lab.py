@@ -1,6 +1,8 @@
-"""A lab of real hosts: podman containers with systemd (or without) and sshd, on a network and with keys of their own.
+"""A lab of real hosts: podman containers with systemd (or without) and sshd, on a network and with keys of
+their own.
 
-`with Lab({"vault1": "bookworm", "bare1": "trixie"}) as lab:`: every lab has its own name, network, key folder and
+`with Lab({"vault1": "bookworm", "bare1": "trixie"}) as lab:`: every lab has its own name, network, key folder
+and
 known_hosts, so labs of several runs live side by side. Faults are methods of a host; each returns its own undo.
 `python lab.py up DIR NAME=SUITE[:nosystemd] …` starts one by hand and `python lab.py down DIR` ends it.
 """
@@ -42,7 +44,10 @@ def unfit() -> str:
         return "lab hosts need root"
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing:
-        return f"lab hosts need {', '.join(missing)}: apt-get install --no-install-recommends podman runc netavark iptables mmdebstrap"
+        return (
+            f"lab hosts need {', '.join(missing)}: apt-get install --no-install-recommends podman runc "
+            "netavark iptables mmdebstrap"
+        )
     return ""
 
 
@@ -81,7 +86,10 @@ class Host:
         command = [] if self.systemd else ["sleep", "infinity"]
         network = f"{self.lab.id}:ip={self.ip},mac={self.mac}"
         podman(
-            "run", "-d", "--name", self.container, "--hostname", self.name, "--network", network, "--cgroupns=private",
+            "run", "-d", "--name", self.container, "--hostname", self.name, "--network", network, (
+                ""
+                "--cgroupns=private"
+            ),
             CAPABILITIES, "--label", f"saveos.lab={self.lab.id}", *boot, *extra,
             "-v", f"{self.lab.key}.pub:/root/.ssh/authorized_keys:ro", image(self.suite), *command,
         )  # fmt: skip
@@ -127,7 +135,10 @@ class Host:
         subprocess.run(["nsenter", "-t", self.pid, "-n", *command], check=True, text=True, capture_output=True)
 
     def _filter(self, rule: str) -> Undo:
-        chain = "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule inet lab in "
+        chain = (
+            "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule "
+            "inet lab in "
+        )
         self._in_network("nft", chain + rule)
         return lambda: self._in_network("nft", "delete", "table", "inet", "lab")
 
@@ -256,7 +267,8 @@ class Lab:
     def play(
         self, playbook: str, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of our playbooks against the inventory written last; AssertionError with its output when it fails."""
+        """Run one of our playbooks against the inventory written last; AssertionError with its output when it
+        fails."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.dir / "hosts.json")]
         done = subprocess.run(
             [*command, str(ROOT / "playbooks" / playbook), *arguments],

@@ -4,8 +4,10 @@
     saveos-seal seal --to PUBLIC  <plain >sealed
     saveos-seal open --key FILE   <sealed >plain     FILE holds the private key, base64
 
-Suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305; `info` binds a message to this use. A sealed message is
-one line of base64: encapsulated key and ciphertext. Exit codes: 0 ok, 1 failed (one sentence on stderr), 2 usage.
+Suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305; `info` binds a message to this use. A sealed
+message is
+one line of base64: encapsulated key and ciphertext. Exit codes: 0 ok, 1 failed (one sentence on stderr), 2
+usage.
 """
 
 import argparse
@@ -40,7 +42,8 @@ def seal(plain: bytes, public: str) -> bytes:
 
 
 def unseal(sealed: bytes, private: str) -> bytes:
-    """Open a sealed message; raises InvalidTag for another key or a changed message, ValueError for bad base64."""
+    """Open a sealed message; raises InvalidTag for another key or a changed message, ValueError for bad
+    base64."""
     key = X25519PrivateKey.from_private_bytes(base64.b64decode(private.strip(), validate=True))
     return SUITE.decrypt(base64.b64decode(sealed.strip(), validate=True), key, info=INFO)
 
