@@ -1,0 +1,69 @@
+"""What forms start: operations as jobs with the trigger `dashboard`."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from saveos.accounts.access import describe
+from saveos.core.errors import Forbidden, Invalid
+from saveos.dashboard.rendering import View
+from saveos.jobs.models import Job
+from saveos.maintenance import service as maintenance
+from saveos.maintenance.schemas import Targets
+from saveos.restores import service as restores
+from saveos.restores.schemas import RestoreIn
+
+
+def start(
+    page: View,
+    operation: str,
+    hosts: Sequence[str] = (),
+    *,
+    everything: bool = False,
+    mode: str = "run",
+    parameters: dict[str, Any] | None = None,
+) -> Job:
+    """Queue an operation on hosts, or on all. Raises Forbidden, NotFound, Invalid."""
+    found = maintenance.get_operation(operation)
+    if not page.actor.may(found.right):
+        raise Forbidden(f"this needs the right {found.right}: ask an admin for it")
+    job = maintenance.start(
+        page.session,
+        page.tenant_id,
+        operation,
+        Targets(hosts=list(hosts), all=everything),
+        mode=mode,
+        parameters=parameters,
+        requested_by=page.actor.name,
+        trigger="dashboard",
+    )
+    describe(page.session, f"job:{job.id}", operation=operation, mode=mode)
+    return job
+
+
+def restore(page: View, archive_id: uuid.UUID, paths: list[str], destination: str) -> Job:
+    """Queue a restore of paths (empty: all) to a directory (empty: a staging directory). Raises Invalid."""
+    try:
+        asked = RestoreIn(archive=str(archive_id), paths=paths, destination=destination)
+    except ValidationError as error:
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise Invalid(message[:1].upper() + message[1:] + ".") from error
+    _, job = restores.request(
+        page.session,
+        page.tenant_id,
+        archive=asked.archive,
+        host=None,
+        paths=asked.paths,
+        destination=asked.destination,
+        requested_by=page.actor.name,
+        trigger="dashboard",
+    )
+    describe(page.session, f"job:{job.id}", operation="restore")
+    return job
+
+
+def flash(job: Job) -> str:
+    """Return the toast's code for a job that was started."""
+    return f"started:{job.operation}:{job.id}"

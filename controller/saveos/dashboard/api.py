@@ -1,0 +1,17 @@
+"""The dashboard's routes, and what it adds to the application."""
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from saveos.dashboard.rendering import localise, problem_page
+from saveos.dashboard.views import accounts, add_host, archives, feed, find, hosts, jobs, overview
+
+router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
+for each in (overview, add_host, hosts, jobs, archives, find, accounts):
+    router.include_router(each.router)
+router.include_router(feed.router)
+
+
+def install(app: FastAPI) -> None:
+    """Mount the pages, and render problems as pages for people."""
+    app.include_router(router)
+    app.state.error_page = problem_page

@@ -1,0 +1,266 @@
+"""Reads that only pages need: rows joined for display, and figures over the whole fleet.
+
+Each is a fixed number of queries, whatever the number of rows shown.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from saveos.archives.models import Archive
+from saveos.checkins.models import Run
+from saveos.core.clock import now
+from saveos.core.cron import next_run
+from saveos.dashboard import words
+from saveos.hosts.models import Group, Host
+from saveos.hosts.service import protection
+from saveos.jobs.models import ACTIVE, Job, JobHost
+from saveos.repositories.models import Repository
+
+HISTORY_DAYS = 14
+PROBLEM_STATES = ("partial", "failed", "timed_out", "lost")
+_WORST = {"none": 0, "good": 1, "warn": 2, "bad": 3}
+_RUN_TONE = {"succeeded": "good", "warning": "warn", "failed": "bad"}
+
+
+@dataclass(frozen=True)
+class HostRow:
+    """A host as lists show it; `days` are the last fourteen, oldest first."""
+
+    host: Host
+    protection: words.Shown
+    days: list[str]
+    next_run_at: datetime | None
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as lists show it, with the name of its only host."""
+
+    job: Job
+    host_name: str
+    is_active: bool
+    seconds: float | None
+
+
+@dataclass
+class Day:
+    """What became of the backups of one day."""
+
+    date: date
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Runs of the day."""
+        return sum(self.counts.values())
+
+
+def count_active(session: Session, tenant_id: uuid.UUID) -> int:
+    """Return how many jobs are queued or running."""
+    query = select(func.count()).where(Job.state.in_(ACTIVE), Job.tenant_id == tenant_id)
+    return session.scalar(query) or 0
+
+
+def host_rows(session: Session, hosts: Sequence[Host]) -> list[HostRow]:
+    """Return hosts for a list, with the last days of all of them in one query."""
+    at = now()
+    days = days_of(session, [host.id for host in hosts])
+    return [
+        HostRow(host, words.protections[protection(host, at)], days[host.id], next_run_of(host, at))
+        for host in hosts
+    ]
+
+
+def next_run_of(host: Host, at: datetime) -> datetime | None:
+    """Return when a host's own timer starts its next backup, before jitter."""
+    policy: Any = host.policy
+    runs = policy is not None and host.is_agent and host.state in ("pending", "enrolled")
+    return next_run(policy.schedule, at) if runs else None
+
+
+def days_of(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[str]]:
+    """Return the tones of each host's last days, oldest first; a day is as good as its worst run."""
+    today = now().date()
+    first = today - timedelta(days=HISTORY_DAYS - 1)
+    days = {host_id: ["none"] * HISTORY_DAYS for host_id in host_ids}
+    query = select(Run.host_id, Run.started_at, Run.state).where(
+        Run.host_id.in_(host_ids), Run.kind == "backup", Run.started_at >= midnight(first)
+    )
+    for host_id, started_at, state in session.execute(query):
+        place = (started_at.date() - first).days
+        tone = _RUN_TONE.get(state, "none")
+        if 0 <= place < HISTORY_DAYS and _WORST[tone] > _WORST[days[host_id][place]]:
+            days[host_id][place] = tone
+    return days
+
+
+def midnight(day: date) -> datetime:
+    """Return the begin of a day, UTC."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def storage_servers(session: Session, tenant_id: uuid.UUID) -> list[str]:
+    """Return the names of the storage servers, at most 500."""
+    query = select(Host.name).where(
+        Host.tenant_id == tenant_id, Host.is_storage_server, Host.state != "decommissioned"
+    )
+    return list(session.scalars(query.order_by(Host.name).limit(500)))
+
+
+def groups(session: Session, tenant_id: uuid.UUID) -> list[str]:
+    """Return the names of the groups, at most 500."""
+    query = select(Group.name).where(Group.tenant_id == tenant_id).order_by(Group.name).limit(500)
+    return list(session.scalars(query))
+
+
+def job_rows(session: Session, jobs: Sequence[Job]) -> list[JobRow]:
+    """Return jobs for a list; the hosts' names of those with one host come in one query."""
+    single = [job.id for job in jobs if job.hosts_total == 1]
+    query = select(JobHost.job_id, JobHost.name).where(JobHost.job_id.in_(single), JobHost.is_target)
+    names = {row.job_id: row.name for row in session.execute(query)} if single else {}
+    return [JobRow(job, names.get(job.id, ""), job.state in ACTIVE, job_seconds(job)) for job in jobs]
+
+
+def job_seconds(job: Job) -> float | None:
+    """Return how long a job took or has been running."""
+    if job.started_at is None:
+        return None
+    return ((job.finished_at or now()) - job.started_at).total_seconds()
+
+
+def list_jobs_with_problems(
+    session: Session, tenant_id: uuid.UUID, *, operation: str, before: uuid.UUID | None, limit: int
+) -> list[Job]:
+    """Return up to `limit` jobs that did not end well, newest first."""
+    query = select(Job).where(Job.tenant_id == tenant_id, Job.state.in_(PROBLEM_STATES))
+    if operation:
+        query = query.where(Job.operation == operation)
+    if before:
+        query = query.where(Job.id < before)
+    return list(session.scalars(query.order_by(Job.id.desc()).limit(limit)))
+
+
+def archive_totals(session: Session, tenant_id: uuid.UUID) -> tuple[int, datetime | None]:
+    """Return the number of archives and the time of the latest."""
+    query = select(func.count(), func.max(Archive.started_at)).where(Archive.tenant_id == tenant_id)
+    count, last_at = session.execute(query).one()
+    return count, last_at
+
+
+def stored(session: Session, tenant_id: uuid.UUID) -> tuple[int | None, int | None]:
+    """Return the bytes in all repositories, and the bytes of the hosts' last archives."""
+    size = session.scalar(select(func.sum(Repository.size)).where(Repository.tenant_id == tenant_id))
+    original = session.scalar(
+        select(func.sum(Host.last_size)).where(Host.tenant_id == tenant_id, Host.state != "decommissioned")
+    )
+    return size, original
+
+
+def backup_days(session: Session, tenant_id: uuid.UUID, days: int = 30) -> list[Day]:
+    """Return the counts of backup runs by state for the last days, oldest first."""
+    first = now().date() - timedelta(days=days - 1)
+    found = {first + timedelta(days=place): Day(first + timedelta(days=place)) for place in range(days)}
+    day = func.date(Run.started_at)
+    query = (
+        select(day, Run.state, func.count())
+        .where(Run.tenant_id == tenant_id, Run.started_at >= midnight(first), Run.kind == "backup")
+        .group_by(day, Run.state)
+    )
+    for when, state, count in session.execute(query):
+        entry = found.get(date.fromisoformat(str(when)))
+        if entry:
+            tone = _RUN_TONE.get(state, "none")
+            entry.counts[tone] = entry.counts.get(tone, 0) + count
+    return list(found.values())
+
+
+def job_matrix(session: Session, tenant_id: uuid.UUID) -> list[dict[str, Any]]:
+    """Return per operation the jobs of the last day, week and month, and how many of them had problems."""
+    at = now()
+    spans = [at - timedelta(days=days) for days in (1, 7, 30)]
+    bad = Job.state.in_(PROBLEM_STATES)
+    columns = []
+    for since in spans:
+        columns += [
+            func.sum(case((Job.created_at >= since, 1), else_=0)),
+            func.sum(case((bad & (Job.created_at >= since), 1), else_=0)),
+        ]
+    query = (
+        select(Job.operation, *columns)
+        .where(Job.tenant_id == tenant_id, Job.id >= id_at(spans[-1]))
+        .group_by(Job.operation)
+    )
+    rows = {row[0]: row[1:] for row in session.execute(query)}
+    return [
+        {
+            "operation": name,
+            "cells": [
+                {"total": total, "failed": failed}
+                for total, failed in zip(rows[name][::2], rows[name][1::2], strict=True)
+            ],
+        }
+        for name in words.operations
+        if name in rows
+    ]
+
+
+def id_at(at: datetime) -> uuid.UUID:
+    """Return the smallest UUIDv7 of a time, so that an index on ids answers questions about time."""
+    return uuid.UUID(int=(int(at.timestamp() * 1000) << 80) | (0x7 << 76) | (0x2 << 62))
+
+
+def archive_sizes(session: Session, host_id: uuid.UUID, limit: int = 60) -> list[tuple[datetime, int, int]]:
+    """Return time, original and added bytes of a host's latest archives, oldest first."""
+    query = (
+        select(Archive.started_at, Archive.original_size, Archive.deduplicated_size)
+        .where(Archive.host_id == host_id, Archive.original_size.is_not(None))
+        .order_by(Archive.started_at.desc())
+        .limit(limit)
+    )
+    return [(when, size or 0, added or 0) for when, size, added in reversed(session.execute(query).all())]
+
+
+def host_runs(session: Session, host_id: uuid.UUID, limit: int = 8) -> list[Run]:
+    """Return a host's latest runs, newest first."""
+    query = select(Run).where(Run.host_id == host_id).order_by(Run.started_at.desc()).limit(limit)
+    return list(session.scalars(query))
+
+
+def count_archives(session: Session, host_id: uuid.UUID) -> int:
+    """Return how many archives a host has."""
+    return session.scalar(select(func.count()).where(Archive.host_id == host_id)) or 0
+
+
+def job_archives(session: Session, job_id: uuid.UUID) -> dict[uuid.UUID, list[Archive]]:
+    """Return the archives that a job's runs made, by host."""
+    query = (
+        select(Archive)
+        .join(Run, Run.id == Archive.run_id)
+        .where(Run.job_id == job_id)
+        .order_by(Archive.started_at)
+        .limit(1000)
+    )
+    found: dict[uuid.UUID, list[Archive]] = {}
+    for archive in session.scalars(query):
+        found.setdefault(archive.host_id, []).append(archive)
+    return found
+
+
+def latest_browse(session: Session, archive: Archive, path: str) -> Job | None:
+    """Return the latest browse job of a directory of an archive among the last 300 of all, or None."""
+    query = (
+        select(Job)
+        .where(Job.tenant_id == archive.tenant_id, Job.operation == "browse")
+        .order_by(Job.id.desc())
+        .limit(300)
+    )
+    wanted = (archive.name, str(archive.repository_id), path)
+    keys = ("archive", "repository_id", "path")
+    found = (job for job in session.scalars(query) if tuple(job.parameters.get(key) for key in keys) == wanted)
+    return next(found, None)

@@ -1,0 +1,1 @@
+"""One module per feature: its pages and what their forms do."""

@@ -1,0 +1,177 @@
+"""Log-in, log-out, one-time password, settings of the reader."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from saveos.accounts import service
+from saveos.accounts.access import CurrentActor, client_address, cookie_name
+from saveos.accounts.models import User
+from saveos.core import i18n
+from saveos.core.errors import Forbidden, Problem
+from saveos.core.web import StateDep, check_same_origin
+from saveos.dashboard.rendering import THEMES, YEAR, View, bare, redirect, view
+
+router = APIRouter(include_in_schema=False)
+Text = Annotated[str, Form(max_length=1000)]
+MIN_PASSWORD = 10
+
+
+@router.get("/login")
+def show_login(request: Request, next: str = "") -> Response:
+    """Show the log-in form."""
+    answer = bare(request, "accounts/login.html", error="", name="", next=_local(next))
+    if request.query_params.get("lang") in i18n.LANGUAGES:
+        answer.set_cookie("lang", i18n.language(), max_age=YEAR, path="/", samesite="lax")
+    return answer
+
+
+@router.post("/login")
+def log_in(
+    request: Request,
+    state: StateDep,
+    name: Text = "",
+    password: Text = "",
+    next: Text = "",
+) -> Response:
+    """Check name and password, open a session, go where the person wanted to."""
+    check_same_origin(request, required=False)
+    address = client_address(request)
+    try:
+        user = service.check_password(state.database, name, password, address)
+    except Problem as problem:
+        if problem.status not in (401, 429):
+            raise
+        wrong = i18n.gettext("Name or password is wrong.") if problem.status == 401 else problem.detail
+        values = {"error": wrong, "name": name, "next": _local(next)}
+        return bare(request, "accounts/login.html", problem.status, **values)
+    with state.database.session() as session:
+        cookie = service.open_login(session, user, address)
+    answer = RedirectResponse("/password" if user.must_change_password else _local(next) or "/", 303)
+    answer.set_cookie(
+        cookie_name(state.settings),
+        cookie,
+        max_age=service.LOGIN_DAYS * 86400,
+        path="/",
+        secure=state.settings.secure_cookies,
+        httponly=True,
+        samesite="lax",
+    )
+    if user.language in i18n.LANGUAGES:
+        answer.set_cookie("lang", user.language, max_age=YEAR, path="/", samesite="lax")
+    return answer
+
+
+def _local(path: str) -> str:
+    """Return a path of this site, or nothing: never send a person elsewhere."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else ""
+
+
+@router.post("/logout")
+def log_out(request: Request, state: StateDep, actor: CurrentActor) -> Response:
+    """End the session."""
+    check_same_origin(request)
+    if actor.cookie:
+        with state.database.session() as session:
+            service.close_login(session, actor.cookie)
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(cookie_name(state.settings), path="/", secure=state.settings.secure_cookies)
+    return answer
+
+
+@router.get("/password")
+def show_one_time_password(request: Request, actor: CurrentActor) -> Response:
+    """Ask for a password of one's own."""
+    if not actor.must_change_password:
+        return RedirectResponse("/settings", 303)
+    return bare(request, "accounts/password.html", error="", problems={})
+
+
+@router.post("/password")
+def replace_one_time_password(
+    request: Request,
+    state: StateDep,
+    actor: CurrentActor,
+    *,
+    current: Text = "",
+    new: Text = "",
+    again: Text = "",
+) -> Response:
+    """Set the password of one's own."""
+    problems = _change(request, state, actor, current=current, new=new, again=again)
+    if problems:
+        return bare(request, "accounts/password.html", 422, error="", problems=problems)
+    return redirect("/", "password")
+
+
+def _change(
+    request: Request, state: StateDep, actor: CurrentActor, *, current: str, new: str, again: str
+) -> dict[str, str]:
+    """Change the asker's password; return what is wrong, by field."""
+    check_same_origin(request)
+    if not actor.cookie or not actor.user_id:
+        raise Forbidden("log in with name and password to change the password: a token cannot")
+    if len(new) < MIN_PASSWORD or new.isspace():
+        return {"new": i18n.gettext("A password has at least 10 characters.")}
+    if new != again:
+        return {"again": i18n.gettext("The two new passwords differ.")}
+    with state.database.session() as session:
+        user = service.get_user(session, actor.tenant_id, actor.user_id)
+    try:
+        service.change_password(state.database, user, current, new, address=actor.address, cookie=actor.cookie)
+    except Problem as problem:
+        if not problem.field:
+            raise
+        texts = {
+            "current": i18n.gettext("The current password is wrong."),
+            "new": i18n.gettext("The new password must be another one."),
+        }
+        return {problem.field: texts.get(problem.field, problem.detail)}
+    return {}
+
+
+Reader = Annotated[View, Depends(view("hosts:read"))]
+
+
+@router.get("/settings")
+def show_settings(page: Reader) -> Response:
+    """Show language, theme, password."""
+    return page.render("settings/page.html", user=_user(page), error="", problems={})
+
+
+@router.post("/settings/display")
+def change_display(page: Reader, language: Text = "en", theme: Text = "auto") -> Response:
+    """Keep language and theme: in cookies, and the language with the user too."""
+    answer = redirect("/settings", "saved")
+    if language in i18n.LANGUAGES:
+        answer.set_cookie("lang", language, max_age=YEAR, path="/", samesite="lax")
+        service.change_user(page.session, _user(page), role=None, active=None, language=language)
+    if theme in THEMES:
+        answer.set_cookie("theme", theme, max_age=YEAR, path="/", samesite="lax")
+    return answer
+
+
+@router.post("/settings/password")
+def change_password(
+    request: Request,
+    state: StateDep,
+    actor: CurrentActor,
+    *,
+    current: Text = "",
+    new: Text = "",
+    again: Text = "",
+) -> Response:
+    """Change one's own password. Opens its own sessions, since argon2 takes its time."""
+    problems = _change(request, state, actor, current=current, new=new, again=again)
+    if not problems:
+        return redirect("/settings", "password")
+    with state.database.session() as session:
+        page = View(request, session, actor)
+        return page.render("settings/page.html", 422, user=_user(page), error="", problems=problems)
+
+
+def _user(page: View) -> User:
+    if page.actor.user_id is None:
+        raise Forbidden("settings belong to a person: log in with name and password")
+    return service.get_user(page.session, page.tenant_id, page.actor.user_id)

@@ -1,0 +1,204 @@
+"""Hosts: list, one host with its tabs, adding one."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
+
+from saveos.archives import service as archives
+from saveos.core.clock import now
+from saveos.core.i18n import SIZE_UNITS, gettext, language
+from saveos.core.pagination import decode_id, encode_cursor, split
+from saveos.dashboard import queries, words
+from saveos.dashboard.rendering import View, url, view
+from saveos.hosts import groups, service, ssh_keys
+from saveos.hosts.models import Host
+from saveos.jobs import service as jobs
+from saveos.repositories import service as repositories
+
+router = APIRouter(include_in_schema=False)
+Reader = Annotated[View, Depends(view("hosts:read"))]
+Filter = Annotated[str, Query(max_length=253)]
+LIMIT = 50
+
+
+@router.get("/hosts")
+def list_hosts(
+    page: Reader,
+    *,
+    q: Filter = "",
+    protection: Filter = "",
+    group: Filter = "",
+    tag: Filter = "",
+    cursor: Annotated[str, Query(max_length=1000)] = "",
+) -> Response:
+    """List hosts, filtered and in pages."""
+    filters = {"q": q.strip(), "protection": protection, "group": group, "tag": tag}
+    found = service.list_hosts(page.session, page.tenant_id, **filters, cursor=cursor or None, limit=LIMIT + 1)
+    rows, following = split(found, LIMIT, lambda host: [host.name])
+    counts = service.count_protection(page.session, page.tenant_id)
+    return page.render(
+        "hosts/list.html",
+        rows=queries.host_rows(page.session, rows),
+        filters=filters,
+        groups=queries.groups(page.session, page.tenant_id),
+        total=sum(counts.values()),
+        chips=_chips(counts, filters),
+        without_tag=url("/hosts", **filters | {"tag": ""}),
+        first_page=url("/hosts", **filters) if cursor else "",
+        next_page=url("/hosts", **filters, cursor=following) if following else "",
+    )
+
+
+def _chips(counts: dict[str, int], filters: dict[str, str]) -> list[dict[str, Any]]:
+    chosen = filters["protection"]
+    every = {
+        "tone": "none",
+        "label": gettext("All"),
+        "count": sum(counts.values()),
+        "href": url("/hosts", **filters | {"protection": ""}),
+        "current": not chosen,
+    }
+    order = ("failing", "silent", "late", "never", "protected", "none")
+    return [every] + [
+        {
+            "tone": words.protections[kind].tone,
+            "label": gettext(words.protections[kind].label),
+            "count": counts.get(kind, 0),
+            "href": url("/hosts", **filters | {"protection": kind}),
+            "current": kind == chosen,
+        }
+        for kind in order
+        if counts.get(kind) or kind == chosen
+    ]
+
+
+@router.get("/hosts/{name}")
+def show_host(page: Reader, name: str) -> Response:
+    """Show a host: state, figures, latest runs, machine, repository."""
+    host = service.get_host(page.session, page.tenant_id, name)
+    runs = queries.host_runs(page.session, host.id)
+    latest = next((run for run in runs if run.kind == "backup"), None)
+    return _tab(
+        page,
+        host,
+        "",
+        archive_count=queries.count_archives(page.session, host.id),
+        chart=_chart(page, host),
+        days=queries.days_of(page.session, [host.id])[host.id],
+        fingerprints=[_fingerprint(key) for key in host.ssh_host_keys],
+        groups=groups.group_names(page.session, [host.id]).get(host.id, []),
+        last_error=latest.error if latest and latest.state == "failed" else "",
+        next_run_at=queries.next_run_of(host, now()),
+        overdue=host.due_at is not None and host.due_at < now(),
+        parts=_parts(host),
+        policy=host.policy,
+        repositories=repositories.list_repositories(page.session, page.tenant_id, host=str(host.id), limit=10),
+        runs=runs,
+        template="overview",
+    )
+
+
+def _tab(page: View, host: Host, tab: str, template: str = "", **values: Any) -> Response:
+    """Render one tab of a host."""
+    tabs = [("", gettext("Overview")), ("jobs", gettext("Jobs"))]
+    if host.is_agent:
+        tabs[1:1] = [("archives", gettext("Archives"))]
+        tabs.append(("policy", gettext("Policy")))
+    shown = words.protections[service.protection(host, now())]
+    return page.render(
+        f"hosts/{template or tab}.html", host=host, tab=tab, tabs=tabs, protection=shown, **values
+    )
+
+
+def _fingerprint(key: str) -> dict[str, str]:
+    return {"type": key.split(maxsplit=1)[0], "fingerprint": ssh_keys.fingerprint(key)}
+
+
+def _parts(host: Host) -> str:
+    parts = [gettext("agent")] if host.is_agent else []
+    parts += [gettext("storage server")] if host.is_storage_server else []
+    return ", ".join(parts)
+
+
+def _chart(page: View, host: Host) -> dict[str, str] | None:
+    """Return the attributes of the chart of sizes; None with fewer than two archives."""
+    points = queries.archive_sizes(page.session, host.id)
+    if len(points) < 2:
+        return None
+    series = [
+        {"label": gettext("Size"), "values": [size for _, size, _ in points]},
+        {"label": gettext("Added"), "values": [added for _, _, added in points]},
+    ]
+    return {
+        "times": json.dumps([int(when.timestamp()) for when, _, _ in points]),
+        "series": json.dumps(series),
+        "units": json.dumps(SIZE_UNITS[language()]),
+    }
+
+
+@router.get("/hosts/{name}/archives")
+def list_host_archives(
+    page: Reader, name: str, cursor: Annotated[str, Query(max_length=1000)] = ""
+) -> Response:
+    """List a host's archives."""
+    host = service.get_host(page.session, page.tenant_id, name)
+    found = archives.list_archives(
+        page.session, page.tenant_id, host=str(host.id), cursor=cursor or None, limit=LIMIT + 1
+    )
+    rows, following = split(found, LIMIT, lambda row: [row.started_at.isoformat(), str(row.id)])
+    path = f"/hosts/{host.name}/archives"
+    return _tab(
+        page,
+        host,
+        "archives",
+        archives=rows,
+        show_host=False,
+        archive_count=queries.count_archives(page.session, host.id),
+        first_page=path if cursor else "",
+        next_page=url(path, cursor=following) if following else "",
+    )
+
+
+@router.get("/hosts/{name}/jobs")
+def list_host_jobs(page: Reader, name: str, cursor: Annotated[str, Query(max_length=1000)] = "") -> Response:
+    """List the jobs that touched a host."""
+    host = service.get_host(page.session, page.tenant_id, name)
+    found = jobs.list_jobs(
+        page.session, page.tenant_id, host=str(host.id), before=decode_id(cursor or None), limit=LIMIT + 1
+    )
+    path = f"/hosts/{host.name}/jobs"
+    following = encode_cursor([str(found[LIMIT - 1].id)]) if len(found) > LIMIT else ""
+    return _tab(
+        page,
+        host,
+        "jobs",
+        jobs=queries.job_rows(page.session, found[:LIMIT]),
+        first_page=path if cursor else "",
+        next_page=url(path, cursor=following) if following else "",
+    )
+
+
+@router.get("/hosts/{name}/policy")
+def show_host_policy(page: Reader, name: str) -> Response:
+    """Show what a host backs up, when, and how long archives are kept."""
+    host = service.get_host(page.session, page.tenant_id, name)
+    policy: Any = host.policy
+    retention = [
+        ("keep_within", gettext("Keep all within")),
+        ("keep_hourly", gettext("Keep hourly")),
+        ("keep_daily", gettext("Keep daily")),
+        ("keep_weekly", gettext("Keep weekly")),
+        ("keep_monthly", gettext("Keep monthly")),
+        ("keep_yearly", gettext("Keep yearly")),
+    ]
+    overrides = policy.overrides if policy else {}
+    return _tab(
+        page,
+        host,
+        "policy",
+        policy=policy,
+        retention_words=retention,
+        overrides=json.dumps(overrides, indent=2) if overrides else "",
+    )

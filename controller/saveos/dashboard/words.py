@@ -1,0 +1,108 @@
+"""How states are shown: a tone and a word for each. The words are translated where they are shown."""
+
+from dataclasses import dataclass
+
+from saveos.core.i18n import mark
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A state's tone (good, bad, warn, busy or idle) and its English word."""
+
+    tone: str
+    label: str
+
+
+protections = {
+    "protected": Shown("good", mark("Protected")),
+    "late": Shown("warn", mark("Late")),
+    "failing": Shown("bad", mark("Failing")),
+    "silent": Shown("bad", mark("Silent")),
+    "never": Shown("idle", mark("Never backed up")),
+    "none": Shown("idle", mark("No backups")),
+}
+hosts = {
+    "pending": Shown("busy", mark("Not provisioned")),
+    "enrolled": Shown("good", mark("Enrolled")),
+    "paused": Shown("idle", mark("Paused")),
+    "decommissioned": Shown("idle", mark("Taken out")),
+}
+jobs = {
+    "queued": Shown("idle", mark("Queued")),
+    "running": Shown("busy", mark("Running")),
+    "canceling": Shown("warn", mark("Canceling")),
+    "succeeded": Shown("good", mark("Succeeded")),
+    "partial": Shown("warn", mark("Partly failed")),
+    "failed": Shown("bad", mark("Failed")),
+    "canceled": Shown("idle", mark("Canceled")),
+    "timed_out": Shown("bad", mark("Timed out")),
+    "lost": Shown("bad", mark("Lost")),
+}
+job_hosts = {
+    "queued": Shown("idle", mark("waiting")),
+    "running": Shown("busy", mark("running")),
+    "ok": Shown("good", mark("ok")),
+    "changed": Shown("good", mark("changed")),
+    "failed": Shown("bad", mark("failed")),
+    "unreachable": Shown("bad", mark("unreachable")),
+    "skipped": Shown("idle", mark("skipped")),
+    "ignored": Shown("warn", mark("failed, ignored")),
+    "canceled": Shown("idle", mark("canceled")),
+}
+runs = {
+    "succeeded": Shown("good", mark("Succeeded")),
+    "warning": Shown("warn", mark("With warnings")),
+    "failed": Shown("bad", mark("Failed")),
+    "canceled": Shown("idle", mark("Canceled")),
+}
+operations = {
+    "backup": mark("Backup"),
+    "restore": mark("Restore"),
+    "provision": mark("Provisioning"),
+    "browse": mark("Browsing"),
+    "health": mark("Health check"),
+}
+triggers = {
+    "api": mark("HTTP"),
+    "cli": mark("command line"),
+    "dashboard": mark("dashboard"),
+    "schedule": mark("schedule"),
+    "timer": mark("host's timer"),
+    "hand": mark("playbook by hand"),
+    "host": mark("on the host"),
+    "job": mark("job"),
+    "playbook": mark("playbook"),
+}
+checks = {
+    "never": mark("never"),
+    "ok": mark("ok"),
+    "failed": mark("failed"),
+    "stale": mark("too long ago"),
+}
+roles = {
+    "viewer": mark("viewer: sees everything, changes nothing"),
+    "operator": mark("operator: starts backups and restores"),
+    "admin": mark("admin: everything"),
+}
+problems = {  # status → (title, sentence)
+    403: (mark("Not allowed"), mark("Your account may not do this. Ask an admin for the right, or go back.")),
+    404: (mark("Nothing here"), mark("This page does not exist, or what it showed is gone.")),
+    409: (mark("That does not fit"), mark("The state of things refuses it.")),
+    422: (mark("That cannot be accepted"), mark("Something that was sent is not right.")),
+    429: (mark("Too many requests"), mark("Wait a moment, then try again.")),
+    500: (
+        mark("Something broke"),
+        mark("This is our mistake, not yours. Try again; if it stays, give the request id to who runs SaveOS."),
+    ),
+    503: (mark("Not available"), mark("A part that is needed does not answer. Try again in a moment.")),
+}
+ATTENTION = ("failing", "silent", "late")
+CELL_MARKS = {
+    "ok": "✓",
+    "changed": "±",
+    "failed": "✕",
+    "unreachable": "✕",
+    "skipped": "–",
+    "ignored": "!",
+    "running": "•",
+}

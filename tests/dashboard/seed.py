@@ -1,0 +1,526 @@
+"""Fill a database with a fleet that looks real. Also a program: seed.py HOME [HOSTS] makes an installation.
+
+Deterministic: the same hosts, archives and jobs each time, relative to now.
+"""
+
+import json
+import os
+import random
+import sys
+import uuid
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from saveos.accounts.models import Tenant, User
+from saveos.accounts.service import create_user
+from saveos.archives.models import Archive
+from saveos.checkins.models import Run
+from saveos.core.clock import now
+from saveos.core.database import new_id
+from saveos.core.security import hash_password
+from saveos.hosts.models import Group, GroupMember, Host
+from saveos.jobs.models import Job, JobHost, JobLog
+from saveos.policies.models import Policy
+from saveos.repositories.models import Repository
+from saveos.restores.models import Restore
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+PASSWORD = "correct horse battery"  # of the users marie (admin) and vera (viewer)
+ROLES = ("web", "db", "mail", "app", "cache", "git", "ci", "dns", "file", "mon")
+SITES = ("par1", "par2", "lyo1", "fra1", "ams2")
+SYSTEMS = ("Debian 12", "Debian 13")
+VERSIONS = {"agent": "0.1.0", "borg": "1.4.5", "borgmatic": "2.1.10"}
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB2Z0hdfT+9vT3k0n8rJrHcB3nq2gVt5gq6m1e0aXwqP"
+TASKS = (
+    "Check what the host offers",
+    "Start the backup, or join the one that runs",
+    "Wait for the run's record",
+    "Report",
+)
+
+
+@dataclass
+class Seeded:
+    """What tests need to find again."""
+
+    tenant_id: uuid.UUID
+    host: str
+    archive_id: uuid.UUID
+    running_job: uuid.UUID
+    failed_job: uuid.UUID
+    provision_job: uuid.UUID
+
+
+def seed(session: Session, count: int = 60) -> Seeded:
+    """Add users, storage server, hosts with runs and archives, and jobs of every kind."""
+    tenant_id = session.scalars(select(Tenant.id)).one()
+    chance = random.Random(7)
+    _users(session, tenant_id)
+    policy = session.scalars(select(Policy)).first() or Policy(tenant_id=tenant_id, name="default")
+    policy.sources, policy.is_default = ["/etc", "/home", "/srv"], True
+    policy.excludes, policy.retention = ["/home/*/.cache"], {"keep_within": "7d", "keep_daily": 7}
+    session.add(policy)
+    session.flush()
+    store = _store(session, tenant_id)
+    hosts = _hosts(session, tenant_id, policy, chance, count)
+    _groups(session, tenant_id, hosts)
+    repositories = _repositories(session, tenant_id, hosts, store)
+    archives = _history(session, tenant_id, hosts, repositories, chance, days=30 if count <= 500 else 14)
+    session.flush()
+    return _jobs(session, tenant_id, hosts, archives, chance)
+
+
+def _users(session: Session, tenant_id: uuid.UUID) -> None:
+    hashed = hash_password(PASSWORD)
+    for name, role in (("marie", "admin"), ("vera", "viewer"), ("otto", "operator")):
+        user, _ = create_user(session, tenant_id, name, role, PASSWORD)
+        user.password_hash = hashed
+
+
+def _store(session: Session, tenant_id: uuid.UUID) -> Host:
+    store = Host(
+        tenant_id=tenant_id,
+        name="vault-1.par1.example.net",
+        address="192.0.2.2",
+        is_agent=False,
+        is_storage_server=True,
+        state="enrolled",
+        os="Debian 13",
+        seen_at=now(),
+        ssh_host_keys=[KEY],
+        tags=["par1"],
+    )
+    session.add(store)
+    session.flush()
+    return store
+
+
+def _hosts(
+    session: Session, tenant_id: uuid.UUID, policy: Policy, chance: random.Random, count: int
+) -> list[dict[str, Any]]:
+    rows = []
+    for number in range(1, count + 1):
+        role, site = chance.choice(ROLES), chance.choice(SITES)
+        kind = chance.choices(("protected", "late", "failing", "silent", "never"), (86, 4, 4, 2, 2))[0]
+        age = timedelta(minutes=chance.randint(20, 1300))
+        last: datetime | None = now() - age
+        due = now() + timedelta(hours=30) - age
+        seen = now() - timedelta(minutes=chance.randint(1, 50))
+        if kind == "late":
+            last, due = now() - timedelta(hours=40), now() - timedelta(hours=4)
+        elif kind == "silent":
+            last, due, seen = now() - timedelta(days=5), now() - timedelta(days=3), now() - timedelta(days=4)
+        elif kind == "never":
+            last = None
+        rows.append(
+            {
+                "id": new_id(),
+                "tenant_id": tenant_id,
+                "name": f"{role}-{number:05d}.{site}.example.net",
+                "address": f"198.51.{number // 250}.{number % 250 + 1}",
+                "tags": sorted({role, site, chance.choice(("prod", "prod", "stage"))}),
+                "policy_id": policy.id,
+                "state": "pending" if kind == "never" and number % 2 else "enrolled",
+                "os": chance.choice(SYSTEMS),
+                "versions": VERSIONS,
+                "ssh_host_keys": [KEY],
+                "seen_at": seen,
+                "last_run_state": "failed" if kind == "failing" else "succeeded" if last else "",
+                "last_run_at": last,
+                "last_backup_at": last,
+                "last_size": chance.randint(1 << 30, 1 << 39) if last else None,
+                "due_at": due if last else None,
+            }
+        )
+    session.execute(insert(Host), rows)
+    return rows
+
+
+def _groups(session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, Any]]) -> None:
+    for name in ("databases", "web"):
+        group = Group(tenant_id=tenant_id, name=name)
+        session.add(group)
+        session.flush()
+        prefix = "db-" if name == "databases" else "web-"
+        session.add_all(
+            GroupMember(group_id=group.id, host_id=host["id"])
+            for host in hosts
+            if host["name"].startswith(prefix)
+        )
+
+
+def _repositories(
+    session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, Any]], store: Host
+) -> dict[uuid.UUID, uuid.UUID]:
+    rows = [
+        {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "host_id": host["id"],
+            "server_id": store.id,
+            "kind": "ssh",
+            "quota": "500G",
+            "initialised_at": now() - timedelta(days=40),
+            "key_exported_at": now() - timedelta(days=40),
+            "size": (host["last_size"] or 0) // 3,
+        }
+        for host in hosts
+    ]
+    session.execute(insert(Repository), rows)
+    return {row["host_id"]: row["id"] for row in rows}
+
+
+def _history(
+    session: Session,
+    tenant_id: uuid.UUID,
+    hosts: list[dict[str, Any]],
+    repositories: dict[uuid.UUID, uuid.UUID],
+    chance: random.Random,
+    days: int,
+) -> dict[uuid.UUID, list[dict[str, Any]]]:
+    """A run each day; some fail, most leave an archive. Large fleets keep their archives short."""
+    runs: list[dict[str, Any]] = []
+    archives: dict[uuid.UUID, list[dict[str, Any]]] = {}
+    for host in hosts:
+        if host["last_backup_at"] is None:
+            continue
+        failing = host["last_run_state"] == "failed"
+        for back in range(days - 1, -1, -1):
+            started = host["last_backup_at"] - timedelta(days=back)
+            state = chance.choices(("succeeded", "warning", "failed"), (95, 3, 2))[0]
+            if back == 0:
+                state = "failed" if failing else "succeeded"
+            seconds = chance.randint(20, 900)
+            run_id = uuid.UUID(int=chance.getrandbits(128), version=4)
+            runs.append(_run(tenant_id, host, run_id, started, seconds, state))
+            if state != "failed" and (len(hosts) <= 500 or back < 3):
+                archive = _archive(
+                    tenant_id, host, repositories[host["id"]], run_id, started, seconds, back, chance
+                )
+                archives.setdefault(host["id"], []).append(archive)
+    for start in range(0, len(runs), 5000):
+        session.execute(insert(Run), runs[start : start + 5000])
+    every = [archive for each in archives.values() for archive in each]
+    for start in range(0, len(every), 5000):
+        session.execute(insert(Archive), every[start : start + 5000])
+    return archives
+
+
+def _run(
+    tenant_id: uuid.UUID, host: dict[str, Any], run_id: uuid.UUID, started: datetime, seconds: int, state: str
+) -> dict[str, Any]:
+    error = (
+        "The storage server vault-1.par1.example.net does not answer on port 22. "
+        "Check that it is up and that this host may reach it."
+    )
+    return {
+        "id": run_id,
+        "tenant_id": tenant_id,
+        "host_id": host["id"],
+        "kind": "backup",
+        "trigger": "timer",
+        "state": state,
+        "started_at": started,
+        "finished_at": started + timedelta(seconds=seconds),
+        "error_code": "server_unreachable" if state == "failed" else "",
+        "error": error if state == "failed" else "",
+    }
+
+
+def _archive(
+    tenant_id: uuid.UUID,
+    host: dict[str, Any],
+    repository_id: uuid.UUID,
+    run_id: uuid.UUID,
+    started: datetime,
+    seconds: int,
+    back: int,
+    chance: random.Random,
+) -> dict[str, Any]:
+    size = int((host["last_size"] or 1 << 30) * (1 - back * 0.006) * chance.uniform(0.985, 1.0))
+    return {
+        "id": new_id(),
+        "tenant_id": tenant_id,
+        "host_id": host["id"],
+        "repository_id": repository_id,
+        "run_id": run_id,
+        "borg_id": f"{chance.getrandbits(256):064x}",
+        "name": f"{host['name'].split('.')[0]}-{started:%Y-%m-%dT%H:%M:%S}",
+        "started_at": started,
+        "finished_at": started + timedelta(seconds=seconds),
+        "duration": float(seconds),
+        "files": size // 180_000,
+        "original_size": size,
+        "compressed_size": int(size * 0.58),
+        "deduplicated_size": int(size * chance.uniform(0.001, 0.02)),
+    }
+
+
+def _jobs(
+    session: Session,
+    tenant_id: uuid.UUID,
+    hosts: list[dict[str, Any]],
+    archives: dict[uuid.UUID, list[dict[str, Any]]],
+    chance: random.Random,
+) -> Seeded:
+    good = [host for host in hosts if host["last_run_state"] == "succeeded"]
+    for number in range(70):
+        host = chance.choice(good)
+        at = now() - timedelta(hours=(70 - number) * 4)
+        kind = chance.choices(("backup", "health", "browse", "restore"), (80, 10, 6, 4))[0]
+        trigger = "timer" if kind == "backup" else chance.choice(("dashboard", "cli", "api"))
+        state = chance.choices(("succeeded", "failed", "canceled"), (92, 6, 2))[0]
+        _job(session, tenant_id, kind, state, [host], at=at, trigger=trigger, seconds=chance.randint(3, 400))
+    one = good[0]
+    mine = archives[one["id"]]
+    _restore(session, tenant_id, one, mine[-2])
+    _browse(session, tenant_id, one, mine[-1])
+    provision = _job(
+        session,
+        tenant_id,
+        "provision",
+        "succeeded",
+        good[:6],
+        at=now() - timedelta(hours=2),
+        seconds=41,
+        trigger="cli",
+        who="marie (token laptop)",
+    )
+    failed = _job(
+        session,
+        tenant_id,
+        "backup",
+        "partial",
+        good[:24],
+        at=now() - timedelta(minutes=50),
+        seconds=312,
+        trigger="dashboard",
+        who="marie",
+        failed=3,
+    )
+    running = _job(
+        session,
+        tenant_id,
+        "backup",
+        "running",
+        good[:18],
+        at=now() - timedelta(minutes=4),
+        trigger="dashboard",
+        who="marie",
+        failed=1,
+        undone=7,
+    )
+    _log(session, failed, [host["name"] for host in good[:24]], 2600, failed=3)
+    _log(session, running, [host["name"] for host in good[:18]], 400, failed=1, end=False)
+    _log(session, provision, [host["name"] for host in good[:6]], 90)
+    session.flush()
+    return Seeded(tenant_id, one["name"], mine[-1]["id"], running.id, failed.id, provision.id)
+
+
+def _job(
+    session: Session,
+    tenant_id: uuid.UUID,
+    operation: str,
+    state: str,
+    hosts: list[dict[str, Any]],
+    *,
+    at: datetime,
+    seconds: int = 0,
+    trigger: str = "timer",
+    who: str = "",
+    failed: int = 0,
+    undone: int = 0,
+    parameters: dict[str, Any] | None = None,
+    result: dict[str, Any] | None = None,
+) -> Job:
+    """A job whose id has the time of its making, as UUIDv7 ids have."""
+    identity = uuid.UUID(
+        int=(int(at.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62) | random.getrandbits(60)
+    )
+    failed = failed or (len(hosts) if state == "failed" else 0)
+    error = "3 of 24 hosts failed. Look at their lines below, then retry them." if state == "partial" else ""
+    if state == "failed":
+        error = "The host does not answer over SSH. Check that it is up, then retry."
+    job = Job(
+        id=identity,
+        tenant_id=tenant_id,
+        operation=operation,
+        state=state,
+        trigger=trigger,
+        requested_by=who,
+        targets={"hosts": [str(host["id"]) for host in hosts]},
+        parameters=parameters or {},
+        attempt=1,
+        created_at=at,
+        started_at=at,
+        finished_at=None if undone else at + timedelta(seconds=seconds),
+        hosts_total=len(hosts),
+        hosts_done=len(hosts) - undone,
+        hosts_failed=failed,
+        error=error,
+    )
+    session.add(job)
+    session.flush()
+    for place, host in enumerate(hosts):
+        end = "failed" if place < failed else "queued" if place >= len(hosts) - undone else "changed"
+        if undone and len(hosts) - undone <= place < len(hosts) - undone + 4:
+            end = "running"
+        session.add(_job_host(job, host, end, result))
+    return job
+
+
+def _job_host(job: Job, host: dict[str, Any], state: str, result: dict[str, Any] | None) -> JobHost:
+    tasks: list[list[str]] = []
+    if state != "queued":
+        tasks = [[TASKS[0], "ok"], [TASKS[1], "changed"]]
+        if state in ("changed", "failed"):
+            tasks.append([TASKS[2], "failed" if state == "failed" else "ok"])
+        if state == "changed":
+            tasks.append([TASKS[3], "skipped" if job.operation == "health" else "ok"])
+    error = "Borg could not reach vault-1.par1.example.net (exit code 2)." if state == "failed" else ""
+    return JobHost(
+        job_id=job.id,
+        name=host["name"],
+        host_id=host["id"],
+        state=state,
+        tasks=tasks,
+        error=error,
+        result=result or {},
+        started_at=job.started_at if state != "queued" else None,
+        finished_at=job.finished_at,
+    )
+
+
+def _restore(session: Session, tenant_id: uuid.UUID, host: dict[str, Any], archive: dict[str, Any]) -> None:
+    told = {
+        "files": 128,
+        "bytes": 5_400_000,
+        "destination": "/var/lib/saveos-agent/restores/4f1c",
+        "failed_total": 0,
+    }
+    result = {"run": {"state": "succeeded", "restore": told}}
+    job = _job(
+        session,
+        tenant_id,
+        "restore",
+        "succeeded",
+        [host],
+        at=now() - timedelta(hours=6),
+        seconds=9,
+        trigger="dashboard",
+        who="marie",
+        result=result,
+    )
+    session.add(
+        Restore(
+            tenant_id=tenant_id,
+            archive_id=archive["id"],
+            host_id=host["id"],
+            job_id=job.id,
+            paths=["/etc/nginx", "/srv/www/index.html"],
+            requested_by="marie",
+            created_at=now() - timedelta(hours=6),
+        )
+    )
+
+
+def _browse(session: Session, tenant_id: uuid.UUID, host: dict[str, Any], archive: dict[str, Any]) -> None:
+    folders = {"/": ("etc", "home", "srv"), "/etc": ("apt", "nginx", "ssh", "systemd")}
+    files = {
+        "/etc": ("crontab", "fstab", "hostname", "hosts", "<b>odd & name</b>.conf", "os-release", "passwd")
+    }
+    for path, names in folders.items():
+        entries = [_entry(path, name, "d") for name in names]
+        entries += [_entry(path, name, "-") for name in files.get(path, ())]
+        if path == "/etc":
+            entries.append(_entry(path, "localtime", "l") | {"link": "/usr/share/zoneinfo/Europe/Paris"})
+        _job(
+            session,
+            tenant_id,
+            "browse",
+            "succeeded",
+            [host],
+            at=now() - timedelta(minutes=30),
+            seconds=3,
+            trigger="dashboard",
+            who="marie",
+            parameters={
+                "archive": archive["name"],
+                "repository_id": str(archive["repository_id"]),
+                "path": path,
+            },
+            result={"browse": {"path": path, "entries": entries, "truncated": False}},
+        )
+
+
+def _entry(folder: str, name: str, kind: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "path": f"{folder.rstrip('/')}/{name}",
+        "type": kind,
+        "mode": "drwxr-xr-x" if kind == "d" else "-rw-r--r--",
+        "user": "root",
+        "group": "root",
+        "size": 0 if kind == "d" else len(name) * 517,
+        "mtime": (now() - timedelta(days=len(name) * 3)).isoformat(),
+        "link": None,
+    }
+
+
+def _log(
+    session: Session, job: Job, names: list[str], count: int, *, failed: int = 0, end: bool = True
+) -> None:
+    """A log of about `count` events in chunks of 500, as the engine stores them."""
+    lines: list[tuple[str, str, str, str]] = [("play", "", "", "Back hosts up now")]
+    for task in TASKS:
+        lines.append(("task", "", task, task))
+        rounds = max(1, count // len(TASKS) // len(names))
+        for turn in range(rounds):
+            for place, name in enumerate(names):
+                text = f"{name.split('.')[0]}: 14,{turn:03d} files, 3.{place} GB read, 41 MB added"
+                kind = "changed" if task == TASKS[1] else "ok"
+                if task == TASKS[2] and place < failed and turn == rounds - 1:
+                    kind, text = (
+                        "failed",
+                        "Borg could not reach the storage server.\nConnection closed by remote host.",
+                    )
+                lines.append((kind, name, task, text))
+    if end:
+        lines.append(("recap", "", "", "\n".join(f"{name}: ok=3 changed=1 failed=0" for name in names)))
+    events = [
+        {"n": n, "t": round(now().timestamp(), 3), "k": kind, "h": host, "task": task, "text": text}
+        for n, (kind, host, task, text) in enumerate(lines, 1)
+    ]
+    append_log(session, job, events)
+
+
+def append_log(session: Session, job: Job, events: list[dict[str, Any]]) -> None:
+    """Store events as chunks."""
+    for start in range(0, len(events), 500):
+        part = events[start : start + 500]
+        data = zlib.compress("\n".join(json.dumps(event) for event in part).encode())
+        session.add(JobLog(job_id=job.id, first=part[0]["n"], last=part[-1]["n"], data=data))
+    job.events = events[-1]["n"]
+
+
+def main() -> None:
+    """Make an installation in HOME with HOSTS hosts; log in as marie."""
+    home, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    os.environ["SAVEOS_HOME"] = str(home)
+    from saveos import app
+    from saveos.core.settings import Settings
+
+    state = app.open_state(Settings(home=home))
+    with state.database.session() as session:
+        made = seed(session, count)
+        session.query(User).filter(User.name == "admin").update({"must_change_password": True})
+    state.database.close()
+    print(made)
+
+
+if __name__ == "__main__":
+    main()
