@@ -142,12 +142,11 @@ def renew(session: Session, mine: Claim, seconds: float) -> None:
 
 
 def finish(session: Session, job: Job, state: str, error: str = "", error_type: str = "") -> None:
-    """Make a job final and give its leases back; hosts that are not done become `canceled` or `skipped`."""
-    rest = "skipped" if state in ("succeeded", "partial", "failed") else "canceled"
+    """Make a job final and give its leases back; hosts that are not done are `canceled`."""
     session.execute(
         update(JobHost)
         .where(JobHost.job_id == job.id, JobHost.state.in_(UNDONE))
-        .values(state=rest, finished_at=now())
+        .values(state="canceled", finished_at=now())
     )
     job.state, job.finished_at, job.blocked_by = state, now(), ""
     job.error, job.error_type = error[:2000], error_type

@@ -23,6 +23,7 @@ from saveos.jobs.schemas import JobOut, Links
 
 KEY_DAYS = 7
 MAX_KEY = 200
+UNSUCCESSFUL = ("failed", "unreachable", "canceled")  # states of hosts that a retry takes
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def retry(session: Session, tenant_id: uuid.UUID, job_id: uuid.UUID, *, who: str
     if not job.timeout:
         raise Conflict("that run was not started by the controller: start a new job instead")
     rows = session.scalars(select(JobHost).where(JobHost.job_id == job.id)).all()
-    failed = {row.host_id for row in rows if row.is_target and row.state not in ("ok", "changed")}
+    failed = {row.host_id for row in rows if row.is_target and row.state in UNSUCCESSFUL}
     if not failed:
         raise Conflict("no host of that job failed: there is nothing to try again")
     left_out = {f"host:{row.host_id}" for row in rows if row.is_target and row.host_id not in failed}

@@ -1,0 +1,278 @@
+"""The worker with real plays on local connections, on both databases."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saveos.jobs.models import Lease
+from saveos.runner import attempts
+from sqlalchemy import select
+
+SLEEP = "name: wait\nansible.builtin.command: sleep {}"
+
+
+def running(token: str) -> list[int]:
+    """Return processes whose command line is `sleep token`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == f"sleep\0{token}\0".encode():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def eventually(condition: Any, timeout: float = 20) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def token() -> str:
+    """An odd number of seconds, by which the test's sleeping processes are known."""
+    return f"9{uuid.uuid4().int % 10**7}"
+
+
+def no_leases(database: Any) -> bool:
+    with database.session() as session:
+        return session.scalars(select(Lease)).first() is None
+
+
+def test_job_runs_to_success(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, database: Any, settings: Any
+) -> None:
+    use_play("health", "name: look\nansible.builtin.command: 'true'")
+    start_worker()
+    job_id = enqueue([add_host("web1"), add_host("web2")])
+    job = jobs.wait(job_id)
+    assert (job.state, job.error, job.attempt) == ("succeeded", "", 1)
+    assert (job.hosts_total, job.hosts_done, job.hosts_failed) == (2, 2, 0)
+    assert [(host.state, host.tasks) for host in jobs.hosts(job_id)] == [("changed", [["look", "changed"]])] * 2
+    assert "TASK look" in jobs.log(job_id)
+    assert no_leases(database)
+    assert list((settings.home / "run").glob("*.*.main.*")) == []
+
+
+def test_one_failed_host_makes_a_partial_job_and_retry_takes_only_it(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, database: Any, tenant_id: Any
+) -> None:
+    from saveos.jobs import service
+
+    use_play(
+        "health",
+        "name: break\nansible.builtin.fail: {msg: the disk is full}\nwhen: inventory_hostname == 'web2'",
+    )
+    start_worker()
+    job_id = enqueue([add_host("web1"), add_host("web2"), add_host("web3")])
+    job = jobs.wait(job_id)
+    states = {host.name: (host.state, host.error) for host in jobs.hosts(job_id)}
+    assert states["web2"] == ("failed", "the disk is full")
+    assert states["web1"][0] == "skipped"
+    assert job.state == "failed"
+    assert job.error == "web2: the disk is full"
+    use_play("health", "name: look\nansible.builtin.command: 'true'")
+    with database.session() as session:
+        again = service.retry(session, tenant_id, job_id, who="ann", trigger="api")
+        assert again.retry_of == job_id
+    assert jobs.wait(again.id).state == "succeeded"
+    assert [host.name for host in jobs.hosts(again.id)] == ["web2"]
+
+
+def test_partial(start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any) -> None:
+    use_play(
+        "health",
+        "ansible.builtin.command: 'true'",
+        "ansible.builtin.fail: {msg: broken}\nwhen: inventory_hostname == 'web2'",
+    )
+    start_worker()
+    job = jobs.wait(enqueue([add_host("web1"), add_host("web2")]))
+    assert (job.state, job.hosts_done, job.hosts_failed, job.error) == ("partial", 2, 1, "web2: broken")
+
+
+def test_play_that_cannot_begin_says_why(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any
+) -> None:
+    use_play("health", "no_such_module: {}")
+    start_worker()
+    job = jobs.wait(enqueue([add_host("web1")]))
+    assert (job.state, job.error_type) == ("failed", "play-failed")
+    assert "no_such_module" in job.error
+
+
+def test_jobs_on_one_host_run_one_after_the_other(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any
+) -> None:
+    use_play("health", "ansible.builtin.command: sleep 1")
+    host, other = add_host("web1"), add_host("web2")
+    first, second, third = enqueue([host]), enqueue([host, other]), enqueue([other])
+    start_worker()
+    jobs.wait(first, "running")
+    eventually(lambda: jobs.get(second).blocked_by == f"host web1: health {first}")
+    assert jobs.get(third).state == "queued", "a younger job must not overtake one that waits for the same host"
+    done = [jobs.wait(each) for each in (first, second, third)]
+    assert [job.state for job in done] == ["succeeded"] * 3
+    assert done[0].finished_at <= done[1].started_at
+    assert done[1].finished_at <= done[2].started_at
+
+
+def test_cancel_ends_the_processes_and_then_the_run_on_the_host(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, token: str, tmp_path: Path
+) -> None:
+    stop = f"ansible.builtin.copy: {{content: '{{{{ maintenance_run_id }}}}', dest: {tmp_path}/stopped}}"
+    use_play("backup", SLEEP.format(token), stop=[stop])
+    start_worker()
+    host = add_host("web1")
+    job_id = enqueue([host], "backup")
+    eventually(lambda: running(token))
+    started = time.monotonic()
+    assert jobs.cancel(job_id).state == "canceling"
+    job = jobs.wait(job_id)
+    assert (job.state, job.error) == ("canceled", "Canceled by ann.")
+    assert time.monotonic() - started < 10
+    assert running(token) == []
+    assert (tmp_path / "stopped").read_text() == str(uuid.uuid5(job_id, str(host.id)))
+    assert [host.state for host in jobs.hosts(job_id)] == ["canceled"]
+
+
+def test_cancel_before_the_start(use_play: Any, add_host: Any, enqueue: Any, jobs: Any) -> None:
+    job_id = enqueue([add_host("web1")])
+    assert jobs.cancel(job_id).state == "canceled"
+
+
+def test_timeout(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, token: str, tmp_path: Path
+) -> None:
+    use_play(
+        "backup",
+        SLEEP.format(token),
+        stop=[f"ansible.builtin.file: {{path: {tmp_path}/stopped, state: touch}}"],
+    )
+    start_worker()
+    job = jobs.wait(enqueue([add_host("web1")], "backup", timeout=3))
+    assert job.state == "timed_out"
+    assert running(token) == []
+    assert (tmp_path / "stopped").exists()
+
+
+def supervisors() -> list[int]:
+    return [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.exists() and b"runner/supervisor.py" in path.read_bytes()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "state", "attempt"), [("backup", "succeeded", 2), ("restore", "lost", 1)]
+)
+def test_killed_supervisor(
+    start_worker: Any,
+    use_play: Any,
+    add_host: Any,
+    enqueue: Any,
+    jobs: Any,
+    token: str,
+    tmp_path: Path,
+    operation: str,
+    state: str,
+    attempt: int,
+) -> None:
+    """An idempotent operation is tried again; for another one a person decides. No process stays."""
+    once = (
+        f"ansible.builtin.shell: test -e {tmp_path}/again || {{ touch {tmp_path}/again; exec sleep {token}; }}"
+    )
+    use_play(operation, once, on_result=None, done_key="")
+    start_worker()
+    job_id = enqueue([add_host("web1")], operation)
+    eventually(lambda: running(token))
+    mine = [each for each in supervisors() if job_id.hex.encode() in Path(f"/proc/{each}/cmdline").read_bytes()]
+    os.kill(mine[0], signal.SIGKILL)
+    job = jobs.wait(job_id)
+    assert (job.state, job.attempt) == (state, attempt)
+    assert running(token) == []
+    assert "supervisor was killed" in jobs.log(job_id)
+
+
+WORKER = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from saveos.core.settings import Settings
+from saveos.maintenance.operations import OPERATIONS
+from saveos import worker
+Settings.fleet_dir = property(lambda self: Path(sys.argv[1]))
+for name in ("backup", "restore"):
+    own = {"playbook": f"{name}.yml", "stop_playbook": "", "done_key": "", "on_result": None}
+    OPERATIONS[name] = replace(OPERATIONS[name], **own)
+worker.run(Settings(lease_seconds=3))
+"""
+
+
+@pytest.mark.parametrize(("operation", "state"), [("backup", "succeeded"), ("restore", "lost")])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_worker(
+    start_worker: Any,
+    use_play: Any,
+    add_host: Any,
+    enqueue: Any,
+    jobs: Any,
+    token: str,
+    tmp_path: Path,
+    playbooks: Path,
+    operation: str,
+    state: str,
+    how: signal.Signals,
+    settings: Any,
+) -> None:
+    """A worker process is ended in the middle of a job; the next one judges the job, and no process stays."""
+    once = (
+        f"ansible.builtin.shell: test -e {tmp_path}/again || {{ touch {tmp_path}/again; exec sleep {token}; }}"
+    )
+    use_play(operation, "ansible.builtin.debug: {msg: begun}", once, on_result=None, done_key="")
+    job_id = enqueue([add_host("web1")], operation)
+    process = subprocess.Popen([sys.executable, "-c", WORKER, str(playbooks.parent)])
+    eventually(lambda: running(token))
+    os.kill(process.pid, how)
+    process.wait(20)
+    eventually(lambda: running(token) == [], 10)
+    if how == signal.SIGTERM:
+        assert jobs.get(job_id).state == ("queued" if operation == "backup" else "lost")
+    ended = time.monotonic()
+    start_worker()
+    job = jobs.wait(job_id, timeout=30)
+    assert time.monotonic() - ended < 20
+    assert (job.state, job.attempt) == (state, 2 if state == "succeeded" else 1)
+    assert "begun" in jobs.log(job_id)
+    assert running(token) == []
+    assert list(attempts.orphans(settings.home)) == []
+
+
+def test_stopping_the_worker_ends_what_runs(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, token: str
+) -> None:
+    use_play("backup", SLEEP.format(token))
+    worker = start_worker()
+    job_id = enqueue([add_host("web1")], "backup")
+    eventually(lambda: running(token))
+    started = time.monotonic()
+    worker.stop()
+    assert time.monotonic() - started < 8
+    assert running(token) == []
+    assert jobs.get(job_id).state == "queued"
+
+
+def test_idle_worker_costs_nearly_nothing(start_worker: Any) -> None:
+    start_worker()
+    time.sleep(1)
+    before = time.process_time()
+    time.sleep(5)
+    assert time.process_time() - before < 0.25  # generous: other tests' threads may still end
