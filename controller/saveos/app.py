@@ -13,13 +13,16 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from saveos import __version__, migrations
-from saveos.accounts.access import current_actor
+from saveos.accounts.access import current_actor, find_actor
 from saveos.accounts.service import bootstrap
 from saveos.core import docs, security, web
 from saveos.core.database import Database
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings, get_settings
+from saveos.dashboard import api as dashboard
+from saveos.jobs.dispatch import connect
 from saveos.policies.service import ensure_default
+from saveos.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,11 @@ def create_app() -> FastAPI:
     _mount_probes(app)
     for feature in FEATURES:
         if find_spec(f"saveos.{feature}.api"):
-            app.include_router(import_module(f"saveos.{feature}.api").router, prefix=PREFIX)
+            router = import_module(f"saveos.{feature}.api").router
+            # Who asks is found before a route opens its session: noting a token's use writes in a
+            # transaction of its own, and would wait for ever for the write lock of the very request.
+            app.include_router(router, prefix=PREFIX, dependencies=[Depends(find_actor)])
+    dashboard.install(app)
     return app
 
 
@@ -67,10 +74,18 @@ def create_app() -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     state = await run_in_threadpool(open_state, settings)
+    state.bell, listener = connect(state.database, state.feed)
     app.state.saveos = state
+    worker = Worker(settings, state.database, state.bell) if app.state.run_worker else None
+    if worker:
+        worker.start()
     try:
         yield
     finally:
+        if worker:
+            await run_in_threadpool(worker.stop)
+        if listener:
+            await run_in_threadpool(listener.close)
         state.database.close()
 
 
@@ -79,14 +94,12 @@ def open_state(settings: Settings) -> web.State:
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.sqlalchemy_url, security.load_kek(settings.home))
     migrations.upgrade(database)
-    feed = Feed()
-    database.after_commit.append(feed.publish_all)
     with database.session() as session:
         made = bootstrap(session)
         ensure_default(session, made.tenant_id)
         if made.password:
             _write_private(settings.home / "admin-password", made.password)
-    return web.State(settings, database, feed)
+    return web.State(settings, database, Feed())
 
 
 def _write_private(path: Path, text: str) -> None:

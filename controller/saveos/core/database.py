@@ -81,6 +81,7 @@ class Database:
     def __init__(self, url: str, kek: bytes) -> None:
         """Connect lazily to `url`; every session carries `kek` in its `info`, for sealed columns."""
         self.engine = _engine(url)
+        self._writing = self.engine.execution_options(saveos_writes=True)
         self.sessions = sessionmaker(self.engine, expire_on_commit=False, info={"kek": kek})
         self.after_commit: list[Callable[[Topics], None]] = []
 
@@ -90,9 +91,12 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Open a session that commits at the end and rolls back on any error: one unit of work."""
-        with self.sessions.begin() as session:
+    def session(self, *, writes: bool = False) -> Iterator[Session]:
+        """Open a session that commits at the end and rolls back on any error: one unit of work.
+
+        With `writes` its first statement takes SQLite's write lock, as `write_lock` does.
+        """
+        with self.sessions(bind=self._writing if writes else self.engine) as session, session.begin():
             yield session
         topics: Topics = frozenset(session.info.pop("topics", ()))
         if topics:
@@ -125,7 +129,8 @@ def _engine(url: str) -> Engine:
     def _begin(connection: Any) -> None:
         # Deferred: a session that only reads takes no write lock. Writers that read first call
         # `write_lock`, or a concurrent writer would give them "database is locked" at once.
-        connection.exec_driver_sql("BEGIN")
+        writes = connection.get_execution_options().get("saveos_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 

@@ -4,6 +4,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import psycopg
 from sqlalchemy import event, text
@@ -40,6 +41,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         self._stop.set()
+        with suppress(psycopg.Error), psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f"NOTIFY {CHANNEL}")  # wakes the thread at once
         self._thread.join(LOOK_UP * 3)
 
     def _run(self) -> None:

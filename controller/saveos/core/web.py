@@ -17,7 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from saveos.core.database import Database, new_id, write_lock
+from saveos.core.database import Database, new_id
 from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, TooLarge, Unavailable
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings
@@ -60,11 +60,9 @@ StateDep = Annotated[State, Depends(get_state)]
 def unit_of_work(request: Request, state: StateDep) -> Iterator[Session]:
     """Open the request's session: one transaction, committed before the answer is sent.
 
-    A request that may write takes SQLite's write lock before its first read.
+    A request that may write takes SQLite's write lock at its first statement.
     """
-    with state.database.session() as session:
-        if request.method not in SAFE_METHODS:
-            write_lock(session)
+    with state.database.session(writes=request.method not in SAFE_METHODS) as session:
         yield session
 
 

@@ -63,7 +63,7 @@ def count_protection(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
         .where(Host.tenant_id == tenant_id, Host.state != "decommissioned")
         .group_by(kind)
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def get_host(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Host:

@@ -138,4 +138,4 @@ def _policy(session: Session, tenant_id: uuid.UUID, ref: str) -> Policy:
 def _names(session: Session, tenant_id: uuid.UUID, ids: Iterable[uuid.UUID | None]) -> dict[uuid.UUID, str]:
     wanted = {identity for identity in ids if identity}
     query = select(Host.id, Host.name).where(Host.tenant_id == tenant_id, Host.id.in_(wanted))
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())

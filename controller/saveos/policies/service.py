@@ -121,7 +121,7 @@ def describe_policies(session: Session, policies: list[Policy]) -> list[PolicyOu
     """Return policies as they travel; one query whatever their number."""
     ids = [policy.id for policy in policies]
     query = select(Host.policy_id, func.count()).where(Host.policy_id.in_(ids), Host.state != "decommissioned")
-    counts = dict(session.execute(query.group_by(Host.policy_id)).tuples().all())
+    counts = dict(session.execute(query.group_by(Host.policy_id)).all())
     return [_describe(session, policy, counts.get(policy.id, 0)) for policy in policies]
 
 
