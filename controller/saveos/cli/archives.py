@@ -159,10 +159,16 @@ def list_restores(limit: Limit = 20, everything: All = False) -> None:
     columns = {
         "id": "id",
         "host": "host",
-        "archive": "archive_id",
-        "paths": lambda r: r.get("paths") or "everything",
+        "archive": "archive",
+        "paths": lambda r: _paths(r.get("paths") or []),
         "destination": "destination",
         "state": "state",
         "asked": lambda r: output.when(r["created_at"]),
     }
     output.page(Client().page("/restores", None if everything else limit), columns, "No restore yet.")
+
+
+def _paths(paths: list[str]) -> str:
+    if len(paths) > 1:
+        return f"{paths[0]} and {len(paths) - 1} more"
+    return paths[0] if paths else "everything"

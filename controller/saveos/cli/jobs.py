@@ -120,15 +120,15 @@ def accepted(client: Client, job: dict[str, Any], wait: bool) -> None:
         )
 
 
-def follow(client: Client, job_id: str, *, brief: bool = False) -> dict[str, Any]:
+def follow(client: Client, job_id: str, kinds: frozenset[str] | None = None) -> dict[str, Any]:
     """Show a job's progress until it is final; return it.
 
-    Silent with `--json`; `brief` shows failures, warnings and the recap only.
+    Silent with `--json`; with `kinds` only log events of these kinds are shown.
     """
     from saveos.cli.progress import view
 
     job: dict[str, Any] = {}
-    with view(brief) as show:
+    with view(kinds) as show:
         for event, data in client.events(f"/jobs/{segment(job_id)}/events"):
             if event == "state":
                 job = data
@@ -163,19 +163,39 @@ def changed(client: Client, job: dict[str, Any]) -> int:
 
 
 def summary(client: Client, job: dict[str, Any]) -> str:
-    """Return a final job as one paragraph, with what went wrong where."""
+    """Return a final job as one paragraph: what came of it at each host, and what went wrong where."""
     took = output.duration(output.elapsed(job))
     lines = [
         f"{job['operation']} {job['state']} after {took}: {job['hosts_done']} of {job['hosts_total']} hosts."
     ]
-    if job["state"] == "succeeded":
-        return lines[0]
     lines += [output.clean(job["error"])] if job.get("error") else []
     lines += [ADVICE[job["state"]]] if job["state"] in ADVICE else []
     for host in client.page(f"/jobs/{job['id']}/hosts", None)["items"]:
-        if host.get("error"):
-            lines.append(f"  {host['name']}: {output.clean(host['error'])}")
+        words = output.clean(host.get("error") or "") or result_words(host.get("result") or {})
+        if words:
+            lines.append(f"  {host['name']}: {words}")
     return "\n".join(lines)
+
+
+def result_words(result: dict[str, Any]) -> str:
+    """Return what a backup or restore came to on a host, in words; "" for other operations."""
+    run = result.get("run") or {}
+    restored = run.get("restore")
+    if restored:
+        return f"{restored.get('files')} files restored to {output.clean(restored.get('destination'))}"
+    words = []
+    for each in run.get("results") or []:
+        archive = each.get("archive") or {}
+        if archive.get("name"):
+            size, added = (
+                output.size(archive.get("original_size")),
+                output.size(archive.get("deduplicated_size")),
+            )
+            words.append(
+                f"{output.clean(archive['name'])} ({archive.get('nfiles')} files, {size}, {added} added)"
+            )
+        words += [f"warning: {output.clean(warning)}" for warning in (each.get("warnings") or [])[:3]]
+    return "; ".join(words)
 
 
 def require_success(client: Client, job: dict[str, Any]) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def remove(installation: Installation) -> list[str]:
     if _remove_units(installation):
         removed.append("systemd units")
     if local_ssh.remove_key(installation.key_mark):
-        removed.append("the line in root's authorized_keys")
+        removed.append("line in root's authorized_keys")
     if _remove_cron(installation):
         removed.append("cron lines")
     if installation.instance and _remove_user(installation):
-        removed.append(f"the user {installation.named('saveos-borg')}")
+        removed.append(f"user {installation.named('saveos-borg')}")
     return removed
 
 

@@ -72,7 +72,7 @@ def _check_way_in(home: Path) -> None:
     closed = [path for path in home.parents if path.exists() and not path.stat().st_mode & 0o001]
     if closed:
         raise CommandError(
-            f"SAVEOS_HOME lies under {closed[0]}, which only its owner may enter, and the storage server's user must "
-            f"reach its repositories there: choose another SAVEOS_HOME, or chmod o+x {closed[0]}",
+            f"SAVEOS_HOME lies under {closed[0]}, which only its owner may enter, and the storage server's "
+            f"user must reach its repositories: choose another SAVEOS_HOME, or chmod o+x {closed[0]}",
             USAGE,
         )

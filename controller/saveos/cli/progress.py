@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"changed": "yellow", "failed": "red", "unreachable": "red", "warning": "magenta", "ok": "green"}
 QUIET = frozenset({"skipped"})
-BRIEF = frozenset({"failed", "unreachable", "warning", "recap", "note"})  # all that a brief view shows
+FAULTS = frozenset({"failed", "unreachable", "warning", "note"})
 
 
 class View(Protocol):
@@ -26,8 +26,11 @@ class View(Protocol):
 
 
 @contextmanager
-def view(brief: bool = False) -> Iterator[View]:
-    """Open the view that fits: nothing with `--json`, a bar on a terminal, else plain lines."""
+def view(kinds: frozenset[str] | None = None) -> Iterator[View]:
+    """Open the view that fits: nothing with `--json`, a bar on a terminal, else plain lines.
+
+    With `kinds` only log events of these kinds are shown.
+    """
     if output.is_json():
         yield _Silent()
     elif sys.stdout.isatty():
@@ -35,15 +38,15 @@ def view(brief: bool = False) -> Iterator[View]:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, transient=True) as progress:
-            yield _Bar(progress, brief)
+            yield _Bar(progress, kinds)
     else:
-        yield _Plain(brief)
+        yield _Plain(kinds)
 
 
-def line(event: dict[str, Any], brief: bool = False) -> str:
+def line(event: dict[str, Any], kinds: frozenset[str] | None = None) -> str:
     """Return a log event as text, control characters made visible; "" for what is not worth a line."""
     kind, host = event.get("k", ""), output.clean(event.get("h") or "")
-    if kind in QUIET or (brief and kind not in BRIEF):
+    if kind in QUIET or (kinds is not None and kind not in kinds):
         return ""
     text = "\n".join(output.clean(part) for part in str(event.get("text") or "").split("\n"))
     task = output.clean(event.get("task") or "")
@@ -63,12 +66,12 @@ class _Silent:
 
 
 class _Plain:
-    def __init__(self, brief: bool) -> None:
-        self._brief, self._last = brief, ""
+    def __init__(self, kinds: frozenset[str] | None) -> None:
+        self._kinds, self._last = kinds, ""
 
     def state(self, job: dict[str, Any]) -> None:
         """Print the state when it changed."""
-        if self._brief:
+        if self._kinds is not None:
             return
         text = job["state"] + (f", waits for {job['blocked_by']}" if job.get("blocked_by") else "")
         if text != self._last:
@@ -77,14 +80,14 @@ class _Plain:
 
     def log(self, events: list[dict[str, Any]]) -> None:
         """Print the events."""
-        text = "\n".join(filter(None, (line(event, self._brief) for event in events)))
+        text = "\n".join(filter(None, (line(event, self._kinds) for event in events)))
         if text:
             print(text, flush=True)
 
 
 class _Bar:
-    def __init__(self, progress: "Progress", brief: bool) -> None:
-        self._progress, self._brief = progress, brief
+    def __init__(self, progress: "Progress", kinds: frozenset[str] | None) -> None:
+        self._progress, self._kinds = progress, kinds
         self._task: TaskID = progress.add_task("waiting", total=None)
 
     def state(self, job: dict[str, Any]) -> None:
@@ -100,6 +103,6 @@ class _Bar:
         from rich.text import Text
 
         for event in events:
-            if text := line(event, self._brief):
+            if text := line(event, self._kinds):
                 style = "bold" if event.get("k") in ("play", "task") else COLOURS.get(event.get("k", ""), "")
                 self._progress.console.print(Text(text, style=style))

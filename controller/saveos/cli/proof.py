@@ -18,6 +18,7 @@ from saveos.cli.client import Client
 from saveos.cli.errors import CommandError
 from saveos.cli.installation import Installation
 from saveos.cli.jobs import follow, require_success
+from saveos.cli.progress import FAULTS
 
 SAMPLE = 20
 LOOK_AT = 20_000  # files; enough for a sample, whatever the size of the tree
@@ -41,7 +42,7 @@ def prove(
     try:
         body = {"archive": archive["id"], "paths": [str(path) for path in chosen], "destination": str(staging)}
         made = client.post("/restores", body, once=True)
-        require_success(client, follow(client, made["job"]["id"], brief=True))
+        require_success(client, follow(client, made["job"]["id"], FAULTS))
         wrong = [path for path in chosen if not _same(path, staging / path.relative_to("/"))]
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -23,6 +23,7 @@ from saveos.cli.client import Client, Login, stored_login, write_login
 from saveos.cli.errors import CommandError
 from saveos.cli.installation import Installation
 from saveos.cli.jobs import follow, require_success
+from saveos.cli.progress import FAULTS
 from saveos.cli.running import checked_settings
 from saveos.core import security
 from saveos.core.database import write_lock
@@ -44,7 +45,7 @@ def run(sources: list[Path]) -> None:
     ssh = {"address": local_ssh.ADDRESS, "port": port, "user": "root", "ssh_host_keys": host_keys}
     host = _set_host(client, here, name, known, ssh)
     output.say(f"Provisioning {host['name']} (this machine) as storage server and agent")
-    _run_job(client, "provision", host)
+    _run_job(client, "provision", host, FAULTS | {"recap"})
     archive = _backup(client, host, policy)
     proven = proof.prove(client, here, host, policy, archive)
     _report(here, url, password, archive, proven)
@@ -161,11 +162,11 @@ def _set_host(
     return changed
 
 
-def _run_job(client: Client, operation: str, host: dict[str, Any]) -> dict[str, Any]:
+def _run_job(client: Client, operation: str, host: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
     """Run an operation on this machine, show how it goes, return the job. Raises CommandError when it fails."""
     asked = {"targets": {"hosts": [host["id"]]}, "mode": "run", "parameters": {}}
     job = client.post(f"/maintenance/{operation}", asked, once=True)
-    return require_success(client, follow(client, job["id"], brief=True))
+    return require_success(client, follow(client, job["id"], kinds))
 
 
 def _backup(client: Client, host: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def _backup(client: Client, host: dict[str, Any], policy: dict[str, Any]) -> dic
         output.say(f"There is an archive of this policy already, of {output.when(newest['started_at'])}.")
         return newest
     output.say(f"Backing up {' '.join(policy['sources'])}")
-    _run_job(client, "backup", host)
+    _run_job(client, "backup", host, FAULTS)
     made = _newest_archive(client, host)
     if made is None or (newest and made["id"] == newest["id"]):
         raise CommandError(

@@ -41,7 +41,7 @@ def test_only_the_installation_whose_home_was_deleted_is_found(machine):
 def test_its_marks_go_and_those_of_others_stay(machine):
     living, deleted = machine
     removed = leftovers.remove(deleted)
-    assert removed == ["the line in root's authorized_keys", "cron lines"]
+    assert removed == ["line in root's authorized_keys", "cron lines"]
     keys = local_ssh.authorized_keys().read_text()
     assert "me@laptop" in keys
     assert str(living.home) in keys

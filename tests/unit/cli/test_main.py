@@ -99,11 +99,15 @@ def test_wait_shows_the_log_without_control_characters_and_ends_with_success(con
     controller.json(202, JOB)
     events = stream(("state", JOB), ("log", {"start": 1, "events": [EVENT]}), ("state", done), ("end", {}))
     controller.raw(200, events, "text/event-stream")
+    archive = {"name": "web1-2026", "nfiles": 7, "original_size": 3_200_000, "deduplicated_size": 1000}
+    host = {"name": "web1", "error": "", "result": {"run": {"results": [{"archive": archive, "warnings": []}]}}}
+    controller.json(200, {"items": [host], "next": None})
     assert run("maintenance", "backup", "create", "web1", "--wait") == 0
     shown = capsys.readouterr().out
     assert "changed: [web1] archive \\x1b]0;owned\\x07made" in shown
     assert "\x1b" not in shown
     assert "backup succeeded" in shown
+    assert "web1: web1-2026 (7 files, 3.2 MB, 1.0 kB added)" in shown
 
 
 def test_wait_ends_with_the_jobs_failure_and_says_where(controller, capsys):
@@ -120,7 +124,8 @@ def test_a_check_that_finds_drift_ends_with_3(controller, capsys):
     done = JOB | {"operation": "provision", "mode": "check", "state": "succeeded", "hosts_done": 1}
     controller.json(202, JOB)
     controller.raw(200, stream(("state", done), ("end", {})), "text/event-stream")
-    controller.json(200, {"items": [{"name": "web1", "counts": {"ok": 9, "changed": 2}}], "next": None})
+    for _ in range(2):
+        controller.json(200, {"items": [{"name": "web1", "counts": {"ok": 9, "changed": 2}}], "next": None})
     assert run("maintenance", "provision", "web1", "--check", "--wait") == 3
     assert controller.asked[0][3]["mode"] == "check"
 
@@ -139,7 +144,8 @@ def test_health_findings_end_with_3(controller, capsys):
     host = {"name": "web1", "state": "ok", "result": {"health": {"findings": [finding]}}}
     controller.json(202, JOB)
     controller.raw(200, stream(("state", done), ("end", {})), "text/event-stream")
-    controller.json(200, {"items": [host], "next": None})
+    for _ in range(2):
+        controller.json(200, {"items": [host], "next": None})
     assert run("maintenance", "health", "check", "--all") == 3
     assert "web1: the timer is off" in capsys.readouterr().out
 
