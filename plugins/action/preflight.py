@@ -43,8 +43,11 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         name = (task_vars or {}).get("inventory_hostname", "the host")
+        args = dict(self._task.args)
+        if problems := args.pop("problems", []):
+            return {**result, "failed": True, "msg": "; ".join(problems)}
         try:
-            result.update(self._execute_module(module_args=self._task.args, task_vars=task_vars))
+            result.update(self._execute_module(module_args=args, task_vars=task_vars))
         except AnsibleConnectionFailure as error:
             sentence = connection_sentence(str(error))
             raise AnsibleConnectionFailure(

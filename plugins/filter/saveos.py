@@ -273,12 +273,28 @@ def borgmatic_config(policy, repository):
 
 
 def _commands(hooks):
-    wanted = (
-        ("before", {"before": "action", "when": ["create"]}),
-        ("after", {"after": "action", "when": ["create"], "states": ["finish"]}),
-        ("on_error", {"after": "error"}),
-    )
-    return [{**moment, "run": list(hooks[name])} for name, moment in wanted if hooks.get(name)]
+    moments = {
+        "before": {"before": "action", "when": ["create"]},
+        "after": {"after": "action", "when": ["create"], "states": ["finish"]},
+        "on_error": {"after": "error"},
+    }
+    for name, commands in hooks.items():  # no sentence may quote a value: hooks can hold secrets
+        if name not in moments:
+            raise AnsibleFilterError(f"agent_hooks has no moment {name!r}, only {', '.join(moments)}")
+        if not isinstance(commands, list) or not all(isinstance(command, str) for command in commands):
+            raise AnsibleFilterError(f"agent_hooks: {name} must be a list of commands")
+    return [{**moment, "run": list(hooks[name])} for name, moment in moments.items() if hooks.get(name)]
+
+
+def agent_problems(entries, policy, schedule, hostvars, groups):
+    """What is wrong with a host's variables, as sentences, before anything is changed. It never quotes a
+    secret."""
+    try:
+        check_cron(schedule)
+        borgmatic_configs(agent_repositories(entries, policy["host"], hostvars, groups), policy)
+    except AnsibleFilterError as error:
+        return [str(error)]
+    return []
 
 
 class FilterModule:
@@ -287,6 +303,7 @@ class FilterModule:
     def filters(self):
         return {
             "agent_entries": agent_entries,
+            "agent_problems": agent_problems,
             "agent_repositories": agent_repositories,
             "borgmatic_configs": borgmatic_configs,
             "check_cron": check_cron,

@@ -78,6 +78,11 @@ SHOWN = re.compile(
     r"|local_path|ssh_command|upload_rate_limit|lock_wait|borg_base_directory|user_state_directory|bootstrap"
     r"|unsafe_skip_path_validation_before_create):|encryption_passphrase: .?\{credential file "
 )
+# what borgmatic's validation says after the value it quotes
+REASON = re.compile(
+    r"(?:is not of type .*|is not one of .*|is too \w+|does not match .*|'\w+' is a required property"
+    r"|Additional properties are not allowed .*)$"
+)
 
 
 def showable(text):
@@ -137,17 +142,20 @@ def write_configs(host, etc, configs):
                 if verdict.returncode:
                     host.fail(
                         "borgmatic refuses the policy; correct agent_* or agent_borgmatic_overrides: "
-                        f"{complaint(verdict, trial)}"
+                        f"{complaint(verdict.stdout + verdict.stderr)}"
                     )
     for file, text in configs.items():
         host.file(file, text, 0o600, show=showable)
 
 
-def complaint(verdict, trial):
-    """borgmatic's reason, without values of the configuration: it quotes option names and types."""
-    lines = [line.strip() for line in (verdict.stdout + verdict.stderr).splitlines()]
-    told = [line for line in lines if line and "summary" not in line and "An error occurred" not in line]
-    return " ".join(dict.fromkeys(told)).replace(f"{trial}: ", "").replace(trial, "the configuration")[-300:]
+def complaint(output):
+    """borgmatic's reasons by option, without the values that it quotes: they may be secret."""
+    told = []
+    for line in output.splitlines():
+        place, _, reason = line.strip().partition(": ")
+        if place.startswith("At ") and reason:
+            told.append(f"{place[3:]} {next(iter(REASON.findall(reason)), 'is not valid')}")
+    return "; ".join(dict.fromkeys(told)) or "it gives no reason that can be shown without showing values"
 
 
 def ensure_repository(host, borg, repository):

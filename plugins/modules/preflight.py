@@ -33,6 +33,12 @@ options:
     type: list
     elements: str
     default: []
+  problems:
+    description: Sentences about the host's variables; with any, the action plugin fails before it looks at the
+      host.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode: {support: full, description: Changes nothing.}
 """

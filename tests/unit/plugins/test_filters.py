@@ -197,3 +197,26 @@ def test_a_configuration_survives_being_written_and_read():
     policy = {**POLICY, "excludes": ["{{ 7*7 }}", "ü: #", "- x", "'"], "hooks": {"before": ["echo 'a: b' # c"]}}
     texts = saveos.borgmatic_configs([repository()], policy)
     assert yaml.safe_load(texts["r1"]) == saveos.borgmatic_config(policy, repository())
+
+
+@pytest.mark.parametrize(
+    ("hooks", "words"),
+    [
+        ({"before": "canary"}, "before must be a list"),
+        ({"later": ["canary"]}, "no moment 'later'"),
+        ({"after": [1]}, "after must be"),
+    ],
+)
+def test_wrong_hooks_are_refused_without_quoting_them(hooks, words):
+    with pytest.raises(AnsibleFilterError, match=words) as refusal:
+        config(hooks=hooks)
+    assert "canary" not in str(refusal.value)
+
+
+def test_problems_are_found_before_anything_is_changed():
+    def problems(schedule="@daily", **changes):
+        return saveos.agent_problems([{"id": "r1"}], {**POLICY, **changes}, schedule, {"vault1": {}}, GROUPS)
+
+    assert problems() == []
+    assert "agent_schedule" in problems("often")[0]
+    assert "agent_sources" in problems(sources=[])[0]

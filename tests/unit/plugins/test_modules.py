@@ -71,6 +71,21 @@ def test_a_passphrase_written_out_is_hidden():
     assert "canary" not in agent_configure.showable("keepsake: canary\n")
 
 
+def test_borgmatics_complaint_names_options_and_no_values():
+    output = """summary:
+At the top level: Additional properties are not allowed ('surprise' was unexpected)
+At 'keep_daily': 'canary' is not of type 'integer'
+At 'postgresql_databases[0].password': 'canary: 1' is not of type 'object'
+At 'compression': canary
+Need some help?"""
+    assert agent_configure.complaint(output) == (
+        "the top level Additional properties are not allowed ('surprise' was unexpected); "
+        "'keep_daily' is not of type 'integer'; "
+        "'postgresql_databases[0].password' is not of type 'object'; 'compression' is not valid"
+    )
+    assert "no reason" in agent_configure.complaint("canary")
+
+
 def server(address="10.0.0.9", port=22, keys=()):
     return {"kind": "ssh", "address": address, "port": port, "host_keys": list(keys)}
 
