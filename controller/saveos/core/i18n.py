@@ -162,7 +162,8 @@ def duration(seconds: float | None) -> str:
     for unit, length, small, smaller in ((day, 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if total >= length:
             whole, rest = divmod(total, length)
-            return f"{number(whole)} {unit} {rest // smaller:02d} {small}".replace(" ", "\N{NO-BREAK SPACE}")
+            tail = f" {rest // smaller:02d} {small}" if rest // smaller else ""
+            return f"{number(whole)} {unit}{tail}".replace(" ", "\N{NO-BREAK SPACE}")
     return f"{total}\N{NO-BREAK SPACE}s"
 
 

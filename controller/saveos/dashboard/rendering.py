@@ -231,10 +231,15 @@ def problem_page(request: Request, problem: Problem) -> Response:
         status=problem.status,
         title=i18n.gettext(title),
         text=i18n.gettext(text),
-        detail=problem.detail if problem.status != 500 else "",
+        detail=_sentence(problem.detail) if problem.status not in (404, 500) else "",
         request_id=request_id(request),
         retry=here(request) if problem.status >= 500 and request.method == "GET" else _referer(request),
     )
+
+
+def _sentence(detail: str) -> str:
+    """Return a problem's detail as a sentence: services begin it small, to stand after a name."""
+    return detail[:1].upper() + detail[1:] + ("" if detail.endswith((".", "?", "!")) else ".")
 
 
 def _referer(request: Request) -> str:
