@@ -22,6 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Using `httpx` with `starlette.testclient`")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> None:
+    """Hash passwords with little memory and time: here they protect nobody."""
+    from pwdlib import PasswordHash
+    from pwdlib.hashers.argon2 import Argon2Hasher
+    from saveos.core import security
+
+    security._passwords = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=64, parallelism=1),))
+
+
 class Cluster:
     """A private PostgreSQL: in a temporary directory, on a Unix socket, without fsync."""
 

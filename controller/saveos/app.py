@@ -1,50 +1,58 @@
 """The application: mounts every feature's routes, one error handler, probes and metrics."""
 
-import logging
 import os
-from collections.abc import AsyncIterator
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from saveos import __version__, migrations
-from saveos.accounts.access import current_actor, find_actor
+from saveos.accounts import api as accounts
+from saveos.accounts.access import Actor, current_actor, find_actor, require
+from saveos.accounts.models import Tenant
 from saveos.accounts.service import bootstrap
+from saveos.archives import api as archives
+from saveos.checkins import api as checkins
 from saveos.core import docs, security, web
+from saveos.core.clock import now
 from saveos.core.database import Database
+from saveos.core.errors import Forbidden, Unauthenticated
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings, get_settings
+from saveos.core.web import SessionDep, State, StateDep
 from saveos.dashboard import api as dashboard
+from saveos.hosts import api as hosts
+from saveos.hosts.models import Host
+from saveos.hosts.service import protection_sql
+from saveos.jobs import api as jobs
 from saveos.jobs.dispatch import connect
+from saveos.jobs.models import ACTIVE, Job, Lease
+from saveos.maintenance import api as maintenance
+from saveos.policies import api as policies
 from saveos.policies.service import ensure_default
+from saveos.repositories import api as repositories
+from saveos.restores import api as restores
 from saveos.worker import Worker
 
-log = logging.getLogger(__name__)
-
-FEATURES = (
-    "accounts",
-    "hosts",
-    "repositories",
-    "policies",
-    "archives",
-    "checkins",
-    "jobs",
-    "restores",
-    "maintenance",
-)
+FEATURES = (accounts, hosts, repositories, policies, archives, checkins, jobs, restores, maintenance)
 PREFIX = "/api/v1"
 DESCRIPTION = "Backs up and maintains a fleet of Linux servers. Errors are problem documents (RFC 9457)."
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 def create_app() -> FastAPI:
     """Make the application. It reads settings and opens the database only when it starts.
 
-    `app.state.run_worker` (True) says whether the worker loops run in this process too.
+    `app.state.run_worker` (True) says whether the worker's loops run in this process too.
     """
     app = FastAPI(
         title="SaveOS",
@@ -61,11 +69,7 @@ def create_app() -> FastAPI:
     web.install(app)
     _mount_probes(app)
     for feature in FEATURES:
-        if find_spec(f"saveos.{feature}.api"):
-            router = import_module(f"saveos.{feature}.api").router
-            # Who asks is found before a route opens its session: noting a token's use writes in a
-            # transaction of its own, and would wait for ever for the write lock of the very request.
-            app.include_router(router, prefix=PREFIX, dependencies=[Depends(find_actor)])
+        app.include_router(feature.router, prefix=PREFIX)
     dashboard.install(app)
     return app
 
@@ -89,23 +93,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.database.close()
 
 
-def open_state(settings: Settings) -> web.State:
+def open_state(settings: Settings) -> State:
     """Make the home, load the KEK, migrate, do the first set-up. Raises ValueError on a bad KEK."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.sqlalchemy_url, security.load_kek(settings.home))
     migrations.upgrade(database)
-    with database.session() as session:
+    with database.session(writes=True) as session:
         made = bootstrap(session)
         ensure_default(session, made.tenant_id)
         if made.password:
             _write_private(settings.home / "admin-password", made.password)
-    return web.State(settings, database, Feed())
+    return State(settings, database, Feed())
 
 
-def _write_private(path: Path, text: str) -> None:
+def _write_private(path: Path, content: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f"{text}\n")
+        file.write(f"{content}\n")
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -119,12 +123,100 @@ def _mount_probes(app: FastAPI) -> None:
         """Say that the process answers."""
         return {"status": "ok"}
 
+    @app.get(f"{PREFIX}/system/health", tags=["probes"])
+    def system_health(
+        session: SessionDep, state: StateDep, _actor: Annotated[Actor, Depends(require("system:read"))]
+    ) -> dict[str, Any]:
+        """Say how database, queue, workers and disk are."""
+        return _system_health(session, state)
+
+    @app.get("/metrics", tags=["probes"], response_class=Response)
+    def metrics(
+        request: Request, session: SessionDep, actor: Annotated[Actor | None, Depends(find_actor)]
+    ) -> Response:
+        """Give metrics in Prometheus' form: to this machine, or to a token with the right system:read."""
+        lines = _metrics(session, _metrics_tenant(request, actor))
+        return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(current_actor)])
     def openapi() -> dict[str, object]:
         """Return the OpenAPI document."""
         return app.openapi()
 
     @app.get("/docs", include_in_schema=False, dependencies=[Depends(current_actor)])
-    def reference(_request: Request) -> Response:
+    def reference() -> Response:
         """Show the API's reference."""
         return docs.page(app.openapi())
+
+
+def _system_health(session: Session, state: State) -> dict[str, Any]:
+    began = time.perf_counter()
+    session.execute(text("SELECT 1"))
+    elapsed = time.perf_counter() - began
+    counts = dict(
+        session.execute(select(Job.state, func.count()).where(Job.state.in_(ACTIVE)).group_by(Job.state)).all()
+    )
+    oldest = session.scalar(select(func.min(Job.id)).where(Job.state == "queued"))
+    created = session.get_one(Job, oldest).created_at if oldest else None
+    workers = session.scalars(select(Lease.worker).where(Lease.expires_at > now()).distinct())
+    disk = shutil.disk_usage(state.settings.home)
+    return {
+        "status": "ok",
+        "version": __version__,
+        "database": {"kind": state.database.engine.dialect.name, "milliseconds": round(elapsed * 1000, 1)},
+        "queue": {
+            "queued": counts.get("queued", 0),
+            "running": counts.get("running", 0) + counts.get("canceling", 0),
+            "oldest_seconds": round((now() - created).total_seconds()) if created else 0,
+        },
+        "workers": sorted(workers),
+        "disk": {"free": disk.free, "total": disk.total},
+    }
+
+
+def _metrics_tenant(request: Request, actor: Actor | None) -> uuid.UUID | None:
+    """Return the tenant that the asker sees, None for all. Raises Unauthenticated, Forbidden."""
+    if actor is not None:
+        if not actor.may("system:read"):
+            raise Forbidden("metrics need the right system:read")
+        return actor.tenant_id
+    near = request.client is not None and request.client.host in LOOPBACK
+    if not near or {"forwarded", "x-forwarded-for"} & set(request.headers):
+        raise Unauthenticated("metrics are for this machine; elsewhere send a token with the right system:read")
+    return None
+
+
+def _metrics(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
+    yield from _head("saveos_build_info", "The controller's version.")
+    yield f'saveos_build_info{{version="{__version__}"}} 1'
+    fleet = select(Tenant.name, Host.name, Host.last_backup_at, protection_sql(now())).join(
+        Tenant, Tenant.id == Host.tenant_id
+    )
+    queue = select(Tenant.name, Job.state, func.count()).join(Tenant, Tenant.id == Job.tenant_id)
+    queue = queue.group_by(Tenant.name, Job.state)
+    if tenant_id:
+        fleet, queue = fleet.where(Host.tenant_id == tenant_id), queue.where(Job.tenant_id == tenant_id)
+    rows = session.execute(fleet.where(Host.state != "decommissioned").order_by(Host.name)).all()
+    yield from _head("saveos_hosts", "Hosts by protection.")
+    counts: dict[tuple[str, str], int] = {}
+    for tenant, _, _, protection in rows:
+        counts[tenant, protection] = counts.get((tenant, protection), 0) + 1
+    for (tenant, protection), count in sorted(counts.items()):
+        yield f'saveos_hosts{{tenant="{_label(tenant)}",protection="{protection}"}} {count}'
+    yield from _head("saveos_host_last_backup_age_seconds", "Age of each host's last backup.")
+    at = now()
+    for tenant, host, last_backup_at, _ in rows:
+        if last_backup_at:
+            age = round((at - last_backup_at).total_seconds())
+            yield f'saveos_host_last_backup_age_seconds{{tenant="{_label(tenant)}",host="{host}"}} {age}'
+    yield from _head("saveos_jobs", "Jobs by state.")
+    for tenant, state, count in session.execute(queue.order_by(Tenant.name, Job.state)):
+        yield f'saveos_jobs{{tenant="{_label(tenant)}",state="{state}"}} {count}'
+
+
+def _head(name: str, about: str) -> tuple[str, str]:
+    return f"# HELP {name} {about}", f"# TYPE {name} gauge"
+
+
+def _label(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 SOME_ID = "01890000-0000-7000-8000-000000000000"
-OPEN = {("GET", "/health"), ("GET", "/api/v1/health"), ("POST", "/api/v1/auth/login"), ("GET", "/metrics")}
+OPEN = {("GET", "/health"), ("GET", "/api/v1/health"), ("POST", "/api/v1/auth/login")}
 SELF = {("GET", "/api/v1/auth/me"), ("POST", "/api/v1/auth/logout"), ("POST", "/api/v1/auth/password")}
 
 

@@ -241,8 +241,17 @@ def _field(error: dict[str, Any]) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Add the gate and the error handlers to an application."""
+    """Add the gate and the error handlers to an application, and problem documents to its reference."""
     app.add_middleware(Gate)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("ProblemDocument", ProblemDocument.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
     @app.exception_handler(Problem)
     def _problem(request: Request, error: Problem) -> Response:

@@ -1,0 +1,102 @@
+"""Restores over HTTP."""
+
+import uuid
+from typing import Any
+
+import pytest
+from saveos.archives.models import Archive
+from saveos.core.clock import now
+from saveos.hosts.models import Host
+from saveos.repositories.models import Repository
+from sqlalchemy import select
+
+
+@pytest.fixture
+def archive(api: Any) -> dict[str, Any]:
+    """The archive of an enrolled host web1 with a local repository."""
+    body = {"name": "web1", "connection": "local", "repository": {"kind": "local", "path": "/srv/r"}}
+    host = api.made("/hosts", body)
+    with api.database.session() as session:
+        session.get_one(Host, uuid.UUID(host["id"])).state = "enrolled"
+        repository = session.scalar(select(Repository.id).where(Repository.host_id == uuid.UUID(host["id"])))
+        row = Archive(
+            tenant_id=api.tenant_id,
+            host_id=uuid.UUID(host["id"]),
+            repository_id=repository,
+            borg_id="0" * 64,
+            name="web1-2026",
+            started_at=now(),
+        )
+        session.add(row)
+        session.flush()
+        return {"id": str(row.id), "repository_id": str(repository), "host_id": host["id"]}
+
+
+def test_restore_by_id_name_and_latest(api: Any, archive: Any) -> None:
+    for body in (
+        {"archive": archive["id"]},
+        {"archive": "latest", "host": "web1"},
+        {"archive": "web1-2026", "host": archive["host_id"]},
+    ):
+        answer = api.post("/restores", body | {"paths": ["/etc/hosts"], "destination": "/root/back"})
+        assert answer.status_code == 202, answer.text
+        made = answer.json()
+        assert made["restore"]["job_id"] == made["job"]["id"]
+        assert (made["restore"]["archive"], made["restore"]["host"], made["restore"]["state"]) == (
+            "web1-2026",
+            "web1",
+            "queued",
+        )
+        assert made["job"]["parameters"] == {
+            "archive": "web1-2026",
+            "repository_id": archive["repository_id"],
+            "paths": ["/etc/hosts"],
+            "destination": "/root/back",
+        }
+    assert len(api.get("/restores?host=web1").json()["items"]) == 3
+
+
+def test_restore_through_the_operation_is_the_same(api: Any, archive: Any) -> None:
+    job = api.made("/maintenance/restore", {"targets": {"hosts": ["web1"]}, "parameters": {"paths": ["/etc"]}})
+    assert [item["job_id"] for item in api.get("/restores").json()["items"]] == [job["id"]]
+
+
+def test_idempotency_key(api: Any, archive: Any) -> None:
+    body, key = {"archive": archive["id"]}, {"Idempotency-Key": "one"}
+    first, second = (api.post("/restores", body, headers=key).json() for _ in range(2))
+    assert first == second
+    assert api.post("/restores", body | {"paths": ["/x"]}, headers=key).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"archive": "latest"}, 422, "name the host"),
+        ({"archive": "latest", "host": "nobody"}, 404, "there is no host nobody"),
+        ({"archive": str(uuid.uuid4())}, 404, "no such archive"),
+        ({"archive": "other", "host": "web1"}, 404, "web1 has no archive other"),
+        ({"archive": "latest", "host": "web1", "paths": ["etc"]}, 422, "absolute"),
+        ({"archive": "latest", "host": "web1", "destination": "../x"}, 422, "destination"),
+        ({"archive": "latest", "host": "web1", "paths": ["/a\u0000b"]}, 422, "NUL"),
+    ],
+)
+def test_refusals(api: Any, archive: Any, body: Any, status: int, words: str) -> None:
+    answer = api.post("/restores", body)
+    assert answer.status_code == status, answer.text
+    assert words in answer.text
+    assert api.get("/jobs").json()["items"] == []
+
+
+def test_restore_to_another_host_is_refused_with_the_way(api: Any, archive: Any) -> None:
+    api.made(
+        "/hosts", {"name": "web2", "connection": "local", "repository": {"kind": "local", "path": "/srv/s"}}
+    )
+    answer = api.post("/restores", {"archive": archive["id"], "target_host": "web2"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "target_host")
+
+
+def test_rights_and_tenants(api: Any, archive: Any) -> None:
+    assert api.post("/restores", {"archive": archive["id"]}, token=api.token_of("viewer")).status_code == 403
+    other = api.other_tenant().token
+    assert api.post("/restores", {"archive": archive["id"]}, token=other).status_code == 404
+    assert api.get("/restores", token=other).json()["items"] == []
