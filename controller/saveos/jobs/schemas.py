@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from saveos.core.inputs import HostName, RequestModel, Text
+from saveos.core.inputs import HostName, Moment, RequestModel, Text
 
 JobState = Literal[
     "queued", "running", "canceling", "succeeded", "partial", "failed", "canceled", "timed_out", "lost"
@@ -102,8 +102,8 @@ class ReportIn(RequestModel):
 
     operation: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_-]*$")]
     mode: Literal["run", "check"] = "run"
-    started_at: datetime
-    finished_at: datetime
+    started_at: Moment
+    finished_at: Moment
     state: Literal["succeeded", "partial", "failed"]
     hosts: Annotated[list[ReportedHost], Field(max_length=5000)]
     user: Text = ""
