@@ -44,7 +44,7 @@ class Fleet:
 
     def trust(self, *names: str) -> None:
         """Let the controller's SSH key in on hosts, as an administrator would before adding them."""
-        key = self.controller.get("/system")["ssh_public_key"]
+        key = self.controller.ssh_key()
         for name in names:
             on(
                 self.lab.hosts[name],

@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,9 +72,19 @@ class Controller:
             )
         until(self.answers, 30, f"an answer of the controller; its log: {self.log}")
         if not self.token:
-            password = (self.home / "admin-password").read_text().strip()
-            self.command("login", "--url", self.url, stdin=f"{password}\n")
+            self.command("login", "--url", self.url, stdin=f"{self.own_password()}\n")
             self.token = json.loads((self.home / "cli.json").read_text())["token"]
+
+    def own_password(self) -> str:
+        """Log in with the one-time password and choose one, as the dashboard makes the admin do; return it."""
+        once = (self.home / "admin-password").read_text().strip()
+        chosen = "correct horse battery staple"
+        with httpx.Client(
+            base_url=f"{self.url}/api/v1", headers={"Origin": self.url}, trust_env=False
+        ) as person:
+            person.post("/auth/login", json={"name": "admin", "password": once}).raise_for_status()
+            person.post("/auth/password", json={"current": once, "new": chosen}).raise_for_status()
+        return chosen
 
     def answers(self) -> bool:
         """Whether /health answers; fails at once when the process has ended."""
@@ -81,6 +93,11 @@ class Controller:
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/health", timeout=2, trust_env=False).is_success
         return False
+
+    def ssh_key(self) -> str:
+        """Return the public SSH key that hosts must let in."""
+        with sqlite3.connect(f"file:{self.home / 'saveos.db'}?mode=ro", uri=True) as database:
+            return str(database.execute("select ssh_public_key from tenants").fetchone()[0])
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process with a signal and wait for it."""
@@ -177,15 +194,12 @@ class Controller:
         log = self.http("GET", f"/jobs/{job['id']}/log?format=text").text
         return f"{job['operation']} {job['state']}: {job['error_type']}: {job['error']} {errors}\n{log[-6000:]}"
 
-    def counts(self, host: str) -> dict[str, int]:
+    def counts(self, host: str) -> Counter[str]:
         """How many archives, runs and jobs of each operation a host has."""
-        jobs = self.items(f"/jobs?host={host}")
-        kinds = {job["operation"] for job in jobs}
-        return {
-            "archives": len(self.items(f"/archives?host={host}")),
-            "runs": len(self.items(f"/runs?host={host}")),
-            **{kind: sum(job["operation"] == kind for job in jobs) for kind in kinds},
-        }
+        found = Counter(job["operation"] for job in self.items(f"/jobs?host={host}"))
+        found["archives"] = len(self.items(f"/archives?host={host}"))
+        found["runs"] = len(self.items(f"/runs?host={host}"))
+        return found
 
     def events(self, job_id: str, seconds: float = 60) -> Iterator[tuple[float, str, Any]]:
         """Yield (monotonic time, event, data) of a job's stream until it ends."""

@@ -147,7 +147,7 @@ def test_host_unreachable(story):
 
 def test_sudo_missing(story):
     """A log-in that is not root and may not become it."""
-    key = story.controller.get("/system")["ssh_public_key"]
+    key = story.controller.ssh_key()
     on(story.bare, "useradd -m -s /bin/sh plain && mkdir -p /home/plain/.ssh")
     on(story.bare, 'echo "$1" > /home/plain/.ssh/authorized_keys && chown -R plain /home/plain/.ssh', key)
     story.add("plain", "--user", "plain")

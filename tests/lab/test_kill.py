@@ -124,7 +124,7 @@ def test_kill_of_controller_and_supervisor(story, slow_backup):
 def test_cancel_ends_the_run_on_the_host(story, slow_backup):
     """Cancel stops borg on the host, at once; the job and the run say so; the next backup needs no hand."""
     began = time.monotonic()
-    story.controller.post(f"/jobs/{slow_backup['id']}/cancel", {}, 200)
+    story.controller.post(f"/jobs/{slow_backup['id']}/cancel", {}, 202)
     job = story.controller.ended(slow_backup, 30)
     assert job["state"] == "canceled", story.controller.story(job)
     assert job["by_host"]["web"]["state"] == "canceled"
@@ -146,7 +146,7 @@ def test_cancel_of_a_queued_job_and_of_a_host_without_systemd(story):
         waiting = story.controller.ask("backup", "cron")
         blocked = until(lambda: story.controller.get(f"/jobs/{waiting['id']}")["blocked_by"], 10, "blocked_by")
         assert "cron" in blocked or running["id"] in blocked
-        story.controller.post(f"/jobs/{waiting['id']}/cancel", {}, 200)
+        story.controller.post(f"/jobs/{waiting['id']}/cancel", {}, 202)
         assert story.controller.ended(waiting, 5)["state"] == "canceled"
         assert story.controller.get(f"/jobs/{running['id']}")["state"] == "running"
         story.controller.command("jobs", "cancel", running["id"])
