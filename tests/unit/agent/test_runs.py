@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 
-RUN = "01a20611-671c-7657-aef0-7a01ac4f1901"
-OTHER = "01a20611-671c-7657-aef0-7a01ac4f1902"
+RUN, OTHER = str(uuid.uuid4()), str(uuid.uuid4())  # processes are found by id, on the whole machine
 SLOW = "commands:\n- before: action\n  when: [create]\n  run: [sleep 3]\n"
 
 

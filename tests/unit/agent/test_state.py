@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
 
-RUN = "01a20611-671c-7657-aef0-7a01ac4f1901"
-OTHER = "01a20611-671c-7657-aef0-7a01ac4f1902"
+RUN, OTHER = str(uuid.uuid4()), str(uuid.uuid4())  # processes are found by id, on the whole machine
 
 HOLDER = """
 import fcntl, os, sys, time
