@@ -42,7 +42,17 @@ class Cluster:
             shutil.chown(self.directory, "postgres")
         self._run("initdb", "-D", f"{self.directory}/data", "-N", "-A", "trust", "-U", "saveos", "-E", "UTF8")
         options = f"-k {self.directory} -c listen_addresses='' -c fsync=off -c shared_buffers=32MB"
-        self._run("pg_ctl", "-D", f"{self.directory}/data", "-w", "-o", options, "-l", f"{self.directory}/log", "start")
+        self._run(
+            "pg_ctl",
+            "-D",
+            f"{self.directory}/data",
+            "-w",
+            "-o",
+            options,
+            "-l",
+            f"{self.directory}/log",
+            "start",
+        )
 
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://saveos@/{name}?host={self.directory}"
@@ -50,14 +60,18 @@ class Cluster:
     def create(self, name: str, template: str = "template0") -> str:
         import psycopg
 
-        with psycopg.connect(f"host={self.directory} user=saveos dbname=postgres", autocommit=True) as connection:
+        with psycopg.connect(
+            f"host={self.directory} user=saveos dbname=postgres", autocommit=True
+        ) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
     def drop(self, name: str) -> None:
         import psycopg
 
-        with psycopg.connect(f"host={self.directory} user=saveos dbname=postgres", autocommit=True) as connection:
+        with psycopg.connect(
+            f"host={self.directory} user=saveos dbname=postgres", autocommit=True
+        ) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def stop(self) -> None:
@@ -213,10 +227,14 @@ class Api:
     def database(self) -> Any:
         return self.client.app.state.saveos.database
 
-    def call(self, method: str, path: str, *, token: str | None = None, headers: Any = None, **rest: Any) -> Any:
+    def call(
+        self, method: str, path: str, *, token: str | None = None, headers: Any = None, **rest: Any
+    ) -> Any:
         token = self.token if token is None else token
         sent = ({"Authorization": f"Bearer {token}"} if token else {}) | (headers or {})
-        path = path if path.startswith(("/api/", "/health", "/metrics", "/docs", "/openapi")) else f"/api/v1{path}"
+        path = (
+            path if path.startswith(("/api/", "/health", "/metrics", "/docs", "/openapi")) else f"/api/v1{path}"
+        )
         return self.client.request(method, path, headers=sent, **rest)
 
     def get(self, path: str, **rest: Any) -> Any:
@@ -242,7 +260,9 @@ class Api:
         from saveos.accounts import service
 
         with self.database.session() as session:
-            user, _ = service.create_user(session, self.tenant_id, f"{role}-{uuid.uuid4().hex[:8]}", role, "secret-word-1")
+            user, _ = service.create_user(
+                session, self.tenant_id, f"{role}-{uuid.uuid4().hex[:8]}", role, "secret-word-1"
+            )
             return service.create_token(session, self.tenant_id, user, "t", ["*"])[1]
 
     def agent_token(self, host_id: str) -> str:
@@ -269,9 +289,8 @@ class Api:
 @pytest.fixture
 def api(application: Any, installation: SimpleNamespace) -> Iterator[Api]:
     """The running application."""
-    from starlette.testclient import TestClient
-
     from saveos.accounts.throttle import login_throttle
+    from starlette.testclient import TestClient
 
     login_throttle.__init__()  # type: ignore[misc]  # failures of an earlier test count for nobody
     with TestClient(application, base_url=URL) as client:
@@ -286,8 +305,6 @@ def host_key() -> Callable[[], str]:
 
     def make() -> str:
         public = Ed25519PrivateKey.generate().public_key()
-        return public.public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        ).decode()
+        return public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
     return make

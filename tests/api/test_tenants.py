@@ -31,7 +31,9 @@ def things(api):
             }
         ],
     }
-    assert api.post("/agents/checkins", {"runs": [record]}, token=api.agent_token(host["id"])).status_code == 200
+    assert (
+        api.post("/agents/checkins", {"runs": [record]}, token=api.agent_token(host["id"])).status_code == 200
+    )
     return {
         "host": host["id"],
         "group": group["id"],

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from saveos.core.inputs import Moment, RequestModel
+from saveos.core.inputs import Moment
 
 MAX_RUNS = 500
 MAX_LOG = 64 * 1024  # characters; the end is kept
@@ -99,12 +99,10 @@ class RecordTold(Told):
     restore: RestoreTold | None = None
 
 
-class CheckinIn(RequestModel):
+class CheckinIn(Told):
     """Run records, oldest first; each is validated for itself, so that an error names the run."""
 
     runs: Annotated[list[dict[str, Any]], Field(max_length=MAX_RUNS)]
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class Refused(BaseModel):

@@ -1,0 +1,92 @@
+"""Every error is a problem document, with its request id; headers are on every answer; probes and metrics."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "method, path, status, kind",
+    [
+        ("GET", "/nowhere", 404, "not-found"),
+        ("GET", "/hosts/nobody", 404, "not-found"),
+        ("PUT", "/hosts", 405, "method-not-allowed"),
+        ("GET", "/archives/not-a-uuid", 422, "invalid"),
+        ("GET", "/hosts?limit=0", 422, "invalid"),
+        ("GET", "/hosts?limit=x", 422, "invalid"),
+        ("GET", "/hosts?state=odd", 422, "invalid"),
+        ("GET", "/hosts?q=%00", 422, "invalid"),
+    ],
+)
+def test_errors_are_problem_documents(api, method, path, status, kind):
+    answer = api.call(method, path)
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, problem["status"], problem["type"]) == (
+        status,
+        status,
+        f"urn:saveos:problem:{kind}",
+    )
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"] and problem["title"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}"])
+def test_a_body_that_cannot_be_read_is_the_callers_fault(api, content):
+    answer = api.call("POST", "/groups", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", '{"a": ' * 30 + "1" + "}" * 30, r'"\ud800"', r'"\u0000"'])
+def test_values_that_no_database_takes_are_refused(api, value):
+    body = f'{{"name": "w", "variables": {{"agent_x": {value}}}}}'
+    answer = api.call("POST", "/hosts", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+
+
+def test_an_unforeseen_error_tells_its_request_id_and_nothing_else(api, monkeypatch):
+    from saveos.hosts import groups
+
+    def broken(*_args):
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr(groups, "list_groups", broken)
+    answer = api.get("/groups")
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:saveos:problem:internal")
+    assert "secret inside" not in answer.text
+    assert answer.headers["x-request-id"] in answer.json()["detail"]
+
+
+def test_security_headers_are_on_every_answer(api):
+    for path in ("/health", "/nowhere", "/hosts", "/docs"):
+        headers = api.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'self'")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_a_failed_write_leaves_nothing(api):
+    assert api.post("/groups", {"name": "web", "hosts": ["nope"]}).status_code == 422
+    assert api.get("/groups").json()["items"] == []
+
+
+def test_metrics(api):
+    assert api.get("/metrics", token="").status_code == 401
+    api.made("/hosts", {"name": "web1"})
+    text = api.get("/metrics").text
+    assert 'saveos_hosts{tenant="default",protection="never"} 1' in text
+    assert 'saveos_build_info{version="' in text
+    other = api.other_tenant()
+    assert "saveos_hosts{" not in api.get("/metrics", token=other.token).text
+
+
+def test_system_health(api):
+    body = api.get("/system/health").json()
+    assert (body["status"], body["queue"]["queued"]) == ("ok", 0)
+    assert body["disk"]["free"] > 0
+
+
+def test_the_reference_lists_every_route(api, routes):
+    page = api.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert all(f"<code>{route.path}</code>" in page.text for route in routes)
+    assert "<script" not in page.text
