@@ -202,12 +202,53 @@ def _history(
                     tenant_id, host, repositories[host["id"]], run_id, started, seconds, back, chance
                 )
                 archives.setdefault(host["id"], []).append(archive)
+    names = {host["id"]: host["name"] for host in hosts}
     for start in range(0, len(runs), 5000):
-        session.execute(insert(Run), runs[start : start + 5000])
+        part = runs[start : start + 5000]
+        if len(hosts) <= 500:
+            _adopt(session, part, names)
+        session.execute(insert(Run), part)
     every = [archive for each in archives.values() for archive in each]
     for start in range(0, len(every), 5000):
         session.execute(insert(Archive), every[start : start + 5000])
     return archives
+
+
+def _adopt(session: Session, runs: list[dict[str, Any]], names: dict[uuid.UUID, str]) -> None:
+    """A job of each run that a host started by itself, as the worker makes them."""
+    jobs, members = [], []
+    for run in sorted(runs, key=lambda each: each["started_at"]):
+        bad = run["state"] == "failed"
+        run["job_id"] = _id_at(run["started_at"])
+        jobs.append(
+            {
+                "id": run["job_id"],
+                "tenant_id": run["tenant_id"],
+                "operation": "backup",
+                "state": "failed" if bad else "succeeded",
+                "trigger": "timer",
+                "targets": {"hosts": [names[run["host_id"]]]},
+                "created_at": run["started_at"],
+                "started_at": run["started_at"],
+                "finished_at": run["finished_at"],
+                "timeout": 0,
+                "hosts_total": 1,
+                "hosts_done": 1,
+                "hosts_failed": int(bad),
+                "error": run["error"],
+            }
+        )
+        state = "failed" if bad else "changed"
+        name = names[run["host_id"]]
+        members.append({"job_id": run["job_id"], "host_id": run["host_id"], "name": name, "state": state})
+    session.execute(insert(Job), jobs)
+    session.execute(insert(JobHost), members)
+
+
+def _id_at(at: datetime) -> uuid.UUID:
+    """An id with the time of its making, as UUIDv7 ids have."""
+    high = (int(at.timestamp() * 1000) << 80) | (7 << 76)
+    return uuid.UUID(int=high | (2 << 62) | random.getrandbits(60))
 
 
 def _run(
@@ -223,6 +264,7 @@ def _run(
         "host_id": host["id"],
         "kind": "backup",
         "trigger": "timer",
+        "job_id": _id_at(started),  # replaced where jobs are made
         "state": state,
         "started_at": started,
         "finished_at": started + timedelta(seconds=seconds),
@@ -338,15 +380,12 @@ def _job(
     result: dict[str, Any] | None = None,
 ) -> Job:
     """A job whose id has the time of its making, as UUIDv7 ids have."""
-    identity = uuid.UUID(
-        int=(int(at.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62) | random.getrandbits(60)
-    )
     failed = failed or (len(hosts) if state == "failed" else 0)
     error = "3 of 24 hosts failed. Look at their lines below, then retry them." if state == "partial" else ""
     if state == "failed":
         error = "The host does not answer over SSH. Check that it is up, then retry."
     job = Job(
-        id=identity,
+        id=_id_at(at),
         tenant_id=tenant_id,
         operation=operation,
         state=state,
@@ -371,6 +410,14 @@ def _job(
             end = "running"
         session.add(_job_host(job, host, end, result))
     return job
+
+
+def new_job(session: Session, made: Seeded, state: str) -> Job:
+    """A backup job of the first host, by hand of a test."""
+    host = session.scalars(select(Host).where(Host.name == made.host)).one()
+    undone = 0 if state == "succeeded" else 1
+    row = {"id": host.id, "name": host.name}
+    return _job(session, made.tenant_id, "backup", state, [row], at=now(), undone=undone, trigger="api")
 
 
 def _job_host(job: Job, host: dict[str, Any], state: str, result: dict[str, Any] | None) -> JobHost:

@@ -63,7 +63,7 @@ class TimeChart extends HTMLElement {
           { ...axis, size: 78, values: (_plot, values) => values.map((value) => this.size(value)) },
         ],
         series: [
-          {},
+          { label: this.getAttribute("time-label") },
           ...series.map(({ label }, index) => ({
             label,
             stroke: COLOURS[index],

@@ -84,9 +84,7 @@ def _guide(page: View, known: int) -> list[Step]:
         ),
         Step(
             gettext("Provision it"),
-            gettext(
-                "Installs the agent over SSH, makes its keys on the host and its repository."
-            ),
+            gettext("Installs the agent over SSH, makes its keys on the host and its repository."),
             bool(enrolled),
             known > 0 and not enrolled,
             href,
@@ -108,7 +106,8 @@ def _hero(counts: dict[str, int], attention: int, agents: int) -> dict[str, str]
         bad = counts.get("failing", 0) + counts.get("silent", 0)
         title = ngettext("%(num)s host needs attention", "%(num)s hosts need attention", attention)
         parts = [
-            f"{gettext(words.protections[kind].label)}: {number(counts[kind])}"
+            gettext("%(word)s: %(count)s")
+            % {"word": gettext(words.protections[kind].label), "count": number(counts[kind])}
             for kind in words.ATTENTION
             if counts.get(kind)
         ]

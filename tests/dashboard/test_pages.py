@@ -1,0 +1,130 @@
+"""Every page in both themes and languages: no fault that axe sees, no console error, nothing too wide."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.dashboard.conftest import Controller
+
+PAGES = {
+    "overview": "/",
+    "hosts": "/hosts",
+    "host": "/hosts/{host}",
+    "host-archives": "/hosts/{host}/archives",
+    "host-jobs": "/hosts/{host}/jobs",
+    "host-policy": "/hosts/{host}/policy",
+    "add-host": "/hosts/new",
+    "jobs": "/jobs",
+    "job-running": "/jobs/{running_job}",
+    "job-failed": "/jobs/{failed_job}",
+    "archives": "/archives",
+    "archive": "/archives/{archive_id}?path=/etc",
+    "archive-closed": "/archives/{archive_id}?path=/srv",
+    "restore": "/archives/{archive_id}/restore?paths=/etc/nginx",
+    "restores": "/restores",
+    "settings": "/settings",
+    "find": "/find?q=web",
+    "login": "/login",
+}
+
+
+def address(name: str, controller: Controller) -> str:
+    return controller.url + PAGES[name].format(**vars(controller.made))
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_fault_on_any_page(
+    controller: Controller, visit: Callable[..., Any], axe: Callable[..., Any], theme: str, language: str
+) -> None:
+    page = visit(theme=theme, lang=language).page()
+    faults = {}
+    for name in PAGES:
+        answer = page.goto(address(name, controller))
+        assert answer is not None and answer.status == 200, name
+        page.wait_for_timeout(250)
+        if found := axe(page):
+            faults[name] = found
+        assert page.locator("html").get_attribute("lang") == language
+        assert page.locator("html").get_attribute("data-bs-theme") == theme
+    assert faults == {}
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 2560])
+def test_no_page_scrolls_sideways(controller: Controller, visit: Callable[..., Any], width: int) -> None:
+    page = visit(width=width, height=800, lang="fr").page()
+    wide = []
+    for name in PAGES:
+        page.goto(address(name, controller))
+        page.wait_for_timeout(150)
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            wide.append(name)
+    assert wide == []
+
+
+def test_fresh_installation_shows_its_first_steps(
+    installations: Callable[[int], Controller], visit: Callable[..., Any], axe: Callable[..., Any]
+) -> None:
+    """Every page has an empty state; the one-time password has to be replaced before anything is seen."""
+    fresh = installations(0)
+    password = (fresh.home / "admin-password").read_text().strip()
+    page = visit("", at=fresh).page()
+    page.goto(f"{fresh.url}/hosts")
+    page.fill("#f-name", "admin")
+    page.fill("#f-password", password)
+    page.click("button.btn-primary")
+    page.wait_for_url("**/password")
+    page.goto(f"{fresh.url}/hosts")
+    page.wait_for_url("**/password")
+    page.fill("#f-current", password)
+    page.fill("#f-new", "a password of my own")
+    page.fill("#f-again", "a password of my own")
+    page.click("button.btn-primary")
+    page.wait_for_url(f"{fresh.url}/")
+    assert page.get_by_role("heading", name="Welcome to SaveOS").is_visible()
+    for path, title in {
+        "/": "Welcome to SaveOS",
+        "/hosts": "No hosts yet",
+        "/jobs": "No jobs yet",
+        "/archives": "No archives yet",
+        "/restores": "No restores yet",
+    }.items():
+        page.goto(fresh.url + path)
+        assert page.get_by_role("heading", name=title).is_visible(), path
+        assert axe(page) == []
+
+
+def test_problem_pages_carry_the_request_id(controller: Controller, visit: Callable[..., Any]) -> None:
+    page = visit("vera").page()
+    for path, status, title in (("/nothing", 404, "Nothing here"), ("/hosts/new", 403, "Not allowed")):
+        answer = page.goto(controller.url + path)
+        assert answer is not None and answer.status == status
+        assert page.get_by_role("heading", name=title).is_visible()
+        assert page.locator("code").inner_text() == answer.headers["x-request-id"]
+
+
+def test_viewer_sees_no_control_that_is_not_theirs(controller: Controller, visit: Callable[..., Any]) -> None:
+    page = visit("vera").page()
+    for name in ("hosts", "host", "job-failed", "archive"):
+        page.goto(address(name, controller))
+        assert page.locator("main form[method=post]").count() - page.locator("main form[hidden]").count() <= 1
+        for words in ("Back up now", "Add a host", "Provision", "Retry", "Restore…"):
+            assert page.get_by_role("button", name=words).count() == 0, (name, words)
+
+
+def test_pages_work_without_javascript(controller: Controller, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{controller.url}/hosts")
+    page.fill("#f-name", "marie")
+    page.fill("#f-password", "correct horse battery")
+    page.click("button.btn-primary")
+    page.wait_for_url(f"{controller.url}/hosts")
+    page.fill("#q", "db-")
+    page.press("#q", "Enter")
+    page.wait_for_url("**q=db-*")
+    assert page.locator("tbody tr").count() == page.locator("tbody a.name", has_text="db-").count() > 0
+    page.locator("tbody button[title='Back up now']").first.click()
+    assert page.locator(".toast-box").get_by_role("link", name="View job").is_visible()
+    context.close()
