@@ -20,6 +20,7 @@ from saveos.accounts import api as accounts
 from saveos.accounts.access import Actor, current_actor, find_actor, require
 from saveos.accounts.models import Tenant
 from saveos.accounts.service import bootstrap
+from saveos.alerts import api as alerts
 from saveos.archives import api as archives
 from saveos.checkins import api as checkins
 from saveos.core import docs, security, web
@@ -43,7 +44,7 @@ from saveos.repositories import api as repositories
 from saveos.restores import api as restores
 from saveos.worker import Worker
 
-FEATURES = (accounts, hosts, repositories, policies, archives, checkins, jobs, restores, maintenance)
+FEATURES = (accounts, hosts, alerts, repositories, policies, archives, checkins, jobs, restores, maintenance)
 PREFIX = "/api/v1"
 DESCRIPTION = "Backs up and maintains a fleet of Linux servers. Errors are problem documents (RFC 9457)."
 LOOPBACK = ("127.0.0.1", "::1")

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from saveos import migrations
+from saveos.alerts.watch import Watch
 from saveos.core import security
 from saveos.core.database import Database, write_lock
 from saveos.core.errors import Problem
@@ -61,16 +62,19 @@ class Worker:
         self._stopping = threading.Event()
         self._runs: dict[uuid.UUID, Run] = {}
         self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
+        self._watch = Watch(settings, database)
 
     def start(self) -> None:
         """Begin: first what a killed worker left on this machine is ended."""
         self._dispatcher.start()
+        self._watch.start()
 
     def stop(self) -> None:
         """End; running jobs are judged at once, as if this process had been killed, but cleanly."""
         self._stopping.set()
         self.bell.ring()
         self._dispatcher.join()
+        self._watch.stop()
         for run in list(self._runs.values()):
             run.stop()
         for run in list(self._runs.values()):
@@ -232,6 +236,8 @@ class Run:
             if time.monotonic() - renewed > self.settings.lease_seconds / 5:
                 renewed = self._renew(attempt, renewed)
         result = attempt.finish()
+        if errors := attempts.read_errors(self.settings.home, spec.name):
+            log.warning("job %s: its play said: %s", self.mine.job_id, errors)
         while self._ingest(attempt, spec):
             pass
         return result

@@ -29,18 +29,27 @@ READ = frozenset(
         "runs",
         "jobs",
         "restores",
+        "alerts",
         "users",
         "tokens",
         "audit",
         "system",
     )
 ) | {"tokens:own"}  # everyone may make tokens that act for themselves
-OPERATE = READ | {"jobs:write", "restores:write"}
+OPERATE = READ | {"jobs:write", "restores:write", "alerts:write"}
 RIGHTS = {
     "viewer": READ,
     "operator": OPERATE,
     "admin": OPERATE
-    | {"hosts:write", "repositories:write", "policies:write", "users:write", "tokens:write", "download"},
+    | {
+        "hosts:write",
+        "repositories:write",
+        "policies:write",
+        "channels:write",
+        "users:write",
+        "tokens:write",
+        "download",
+    },
 }
 AGENT_RIGHTS = frozenset({"checkins:write"})
 LOGIN_DAYS = 7

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from saveos import __version__
-from saveos.cli import archives, fleet, hosts, jobs, login, maintenance, output, policies, server, tokens
+from saveos.cli import (
+    alerts,
+    archives,
+    fleet,
+    hosts,
+    jobs,
+    login,
+    maintenance,
+    output,
+    policies,
+    server,
+    tokens,
+)
 from saveos.cli.common import examples
 from saveos.cli.errors import FAILED, CommandError
 
@@ -54,7 +66,7 @@ def _options(
     """Options before the command; `main` has taken --json off the line already, it is here for --help."""
 
 
-for _module in (server, login, hosts, fleet, policies, jobs, archives, tokens, maintenance):
+for _module in (server, login, hosts, fleet, policies, jobs, archives, alerts, tokens, maintenance):
     _module.add_to(app)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from saveos.core.outgoing import parse_networks
+
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 
@@ -23,6 +25,7 @@ class Settings(BaseSettings):
     forks: int = Field(20, ge=1, le=200, description="Hosts that one job works on at once")
     lease_seconds: int = Field(15, ge=3, le=600, description="A job whose worker is silent so long is lost")
     secure_cookies: bool = False
+    outgoing_allow: str = Field("", description="Networks beside public ones that alerts may be sent to")
     log_level: str = "info"
 
     @field_validator("listen")
@@ -31,6 +34,12 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
             raise ValueError(f"SAVEOS_LISTEN must look like 127.0.0.1:8000, not {value!r}")
+        return value
+
+    @field_validator("outgoing_allow")
+    @classmethod
+    def _outgoing_allow_is_networks(cls, value: str) -> str:
+        parse_networks(value)
         return value
 
     @property

@@ -6,6 +6,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
 from saveos.accounts import models as _accounts
+from saveos.alerts import models as _alerts
 from saveos.archives import models as _archives
 from saveos.checkins import models as _checkins
 from saveos.core.database import Base, UtcDateTime
@@ -15,7 +16,7 @@ from saveos.policies import models as _policies
 from saveos.repositories import models as _repositories
 from saveos.restores import models as _restores
 
-FEATURES = (_accounts, _archives, _checkins, _hosts, _jobs, _policies, _repositories, _restores)
+FEATURES = (_accounts, _alerts, _archives, _checkins, _hosts, _jobs, _policies, _repositories, _restores)
 
 
 def render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:

@@ -1,0 +1,216 @@
+"""Verbs of channels: keep them, and queue what is told to whom."""
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Update, insert, select, update
+from sqlalchemy.orm import Session
+
+from saveos.accounts.service import seal_for, unseal_for
+from saveos.alerts import rules
+from saveos.alerts.models import Channel, Delivery
+from saveos.alerts.rules import SEVERITIES
+from saveos.alerts.schemas import ChannelIn, ChannelPatch
+from saveos.alerts.urls import judge_url, shown
+from saveos.core.clock import now
+from saveos.core.database import new_id, touch
+from saveos.core.errors import Conflict, NotFound
+from saveos.hosts.groups import group_names
+
+DIGEST_OVER = 5
+DIGEST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something about an alert that is told. `kind` is opened, reopened or resolved."""
+
+    tenant_id: uuid.UUID
+    alert_id: uuid.UUID
+    kind: str
+    rule: str
+    severity: str
+    host_id: uuid.UUID | None
+    name: str  # the host's, else the object's
+    text: str
+
+
+def get_channel(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Channel:
+    """Return a channel by id or name. Raises NotFound."""
+    query = select(Channel).where(Channel.tenant_id == tenant_id)
+    try:
+        query = query.where(Channel.id == (ref if isinstance(ref, uuid.UUID) else uuid.UUID(ref)))
+    except ValueError:
+        query = query.where(Channel.name == str(ref).replace("\x00", ""))
+    channel = session.scalar(query)
+    if channel is None:
+        raise NotFound(f"there is no channel {str(ref)[:100]}: see GET /api/v1/channels")
+    return channel
+
+
+def list_channels(session: Session, tenant_id: uuid.UUID, after: str | None, limit: int) -> list[Channel]:
+    """Return up to `limit` channels by name."""
+    query = select(Channel).where(Channel.tenant_id == tenant_id).order_by(Channel.name).limit(limit)
+    return list(session.scalars(query.where(Channel.name > after) if after else query))
+
+
+def create_channel(session: Session, tenant_id: uuid.UUID, asked: ChannelIn) -> Channel:
+    """Make a channel; its URL was judged before. Raises Conflict on a taken name, Invalid on the URL."""
+    _refuse_taken(session, tenant_id, asked.name)
+    channel = Channel(id=new_id(), tenant_id=tenant_id, **asked.model_dump(exclude={"url"}))
+    _set_url(session, channel, asked.url)
+    session.add(channel)
+    session.flush()
+    touch(session, tenant_id, "alerts")
+    return channel
+
+
+def change_channel(session: Session, channel: Channel, asked: ChannelPatch) -> None:
+    """Change what is named in `asked`. Raises Conflict, Invalid."""
+    given = asked.model_dump(exclude_unset=True, exclude_none=True, exclude={"url"})
+    if given.get("name", channel.name) != channel.name:
+        _refuse_taken(session, channel.tenant_id, given["name"])
+    for key, value in given.items():
+        setattr(channel, key, value)
+    if asked.url is not None:
+        _set_url(session, channel, asked.url)
+    if asked.enabled is False:
+        ended = {"state": "failed", "error": "the channel was switched off", "finished_at": now()}
+        session.execute(_waiting(channel).values(**ended), execution_options={"synchronize_session": False})
+    session.flush()
+    touch(session, channel.tenant_id, "alerts")
+
+
+def url_of(session: Session, channel: Channel) -> str:
+    """Return a channel's URL, opened; it goes to the sending process only."""
+    return unseal_for(session, channel.tenant_id, ("channels", channel.id, "url"), channel.url).decode()
+
+
+def list_deliveries(session: Session, channel: Channel, before: uuid.UUID | None, limit: int) -> list[Delivery]:
+    """Return up to `limit` deliveries to a channel, newest first."""
+    query = select(Delivery).where(Delivery.channel_id == channel.id).order_by(Delivery.id.desc()).limit(limit)
+    return list(session.scalars(query.where(Delivery.id < before) if before else query))
+
+
+def announce(session: Session, events: Sequence[Event]) -> None:
+    """Queue what each channel is to be told; many events at once become one message."""
+    if not events:
+        return
+    tenants = {event.tenant_id for event in events}
+    query = select(Channel).where(Channel.tenant_id.in_(tenants), Channel.enabled).order_by(Channel.id)
+    channels = session.scalars(query).all()
+    groups: dict[uuid.UUID, list[str]] = {}
+    if any(channel.groups for channel in channels):
+        groups = group_names(session, list({event.host_id for event in events if event.host_id}))
+    rows: list[dict[str, Any]] = []
+    for channel in channels:
+        mine = [event for event in events if _is_for(channel, event, groups)]
+        messages = [_digest(mine)] if len(mine) > DIGEST_OVER else [_message(event) for event in mine]
+        rows += [_row(channel, message) for message in messages]
+    if rows:
+        session.execute(insert(Delivery), rows)
+
+
+def queue_test(session: Session, channel: Channel) -> Delivery:
+    """Queue a test message."""
+    text = f"This is a test of the channel {channel.name}. Alerts will arrive like this."
+    message = {
+        "kind": "test",
+        "severity": "info",
+        "title": "SaveOS: test",
+        "body": text,
+        "fields": {"event": "test"},
+    }
+    delivery = Delivery(**_row(channel, message))
+    session.add(delivery)
+    session.flush()
+    return delivery
+
+
+def _is_for(channel: Channel, event: Event, groups: dict[uuid.UUID, list[str]]) -> bool:
+    if channel.tenant_id != event.tenant_id or event.name == f"channel:{channel.id}":
+        return False
+    if event.kind == "resolved" and not channel.tell_resolved:
+        return False
+    if channel.rules and event.rule not in channel.rules:
+        return False
+    if channel.severities and event.severity not in channel.severities:
+        return False
+    own = groups.get(event.host_id, []) if event.host_id else []
+    return not channel.groups or not set(channel.groups).isdisjoint(own)
+
+
+def _message(event: Event) -> dict[str, Any]:
+    word = "" if event.kind == "opened" else f"{event.kind}: "
+    fields = {
+        "event": event.kind,
+        "alert": str(event.alert_id),
+        "rule": event.rule,
+        "severity": event.severity,
+        "object": event.name,
+    }
+    return {
+        "alert_id": event.alert_id,
+        "kind": event.kind,
+        "severity": event.severity,
+        "title": f"SaveOS: {word}{event.name}: {rules.title(event.rule)}"[:300],
+        "body": event.text,
+        "fields": fields,
+    }
+
+
+def _digest(events: Sequence[Event]) -> dict[str, Any]:
+    """Return one message about many events, the gravest first."""
+    ordered = sorted(events, key=lambda event: (event.kind == "resolved", SEVERITIES.index(event.severity)))
+    counts = Counter((event.kind, event.rule) for event in ordered)
+    parts = [
+        f"{count} {rules.title(rule)}" + f" ({kind})" * (kind != "opened")
+        for (kind, rule), count in counts.items()
+    ]
+    lines = [f"{event.kind}: {event.text}" for event in ordered[:DIGEST_LINES]]
+    if more := len(ordered) - DIGEST_LINES:
+        lines += [f"… and {more} more: saveos alerts list"] * (more > 0)
+    return {
+        "kind": "digest",
+        "severity": ordered[0].severity,
+        "title": f"SaveOS: {', '.join(parts)}"[:300],
+        "body": "\n".join(lines),
+        "fields": {"event": "digest", "count": str(len(ordered)), "severity": ordered[0].severity},
+    }
+
+
+def _row(channel: Channel, message: dict[str, Any]) -> dict[str, Any]:
+    at = now()
+    return {
+        "id": new_id(),
+        "tenant_id": channel.tenant_id,
+        "channel_id": channel.id,
+        "alert_id": None,
+        "state": "pending",
+        "attempts": 0,
+        "next_at": at,
+        "error": "",
+        "created_at": at,
+        **message,
+    }
+
+
+def _set_url(session: Session, channel: Channel, url: str) -> None:
+    url = judge_url(url)
+    channel.kind, channel.address = urlsplit(url).scheme, shown(url)
+    channel.url = seal_for(session, channel.tenant_id, ("channels", channel.id, "url"), url.encode())
+    # What waits was held up by the old address
+    session.execute(_waiting(channel).values(next_at=now()), execution_options={"synchronize_session": False})
+
+
+def _waiting(channel: Channel) -> Update:
+    return update(Delivery).where(Delivery.channel_id == channel.id, Delivery.state == "pending")
+
+
+def _refuse_taken(session: Session, tenant_id: uuid.UUID, name: str) -> None:
+    if session.scalar(select(Channel.id).where(Channel.tenant_id == tenant_id, Channel.name == name)):
+        raise Conflict(f"there is a channel {name} already: choose another name", field="name")
