@@ -16,6 +16,7 @@ from pathlib import Path
 from saveos.cli import local_ssh, process
 from saveos.cli.client import DEFAULT_HOME
 from saveos.cli.installation import Installation, is_systemd
+from saveos.runner.directory import private_root
 
 CRON = Path("/etc/cron.d")
 IN_AGENT_FILE = re.compile(r"(/[A-Za-z0-9._/-]+)/agent/etc\b")
@@ -42,6 +43,7 @@ def remove(installation: Installation) -> list[str]:
         removed.append("cron lines")
     if installation.instance and _remove_user(installation):
         removed.append(f"user {installation.named('saveos-borg')}")
+    shutil.rmtree(private_root(installation.home), ignore_errors=True)
     return removed
 
 

@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from saveos.cli import installation, process
+from saveos.cli import installation, leftovers, process
 from saveos.cli.errors import REFUSED, USAGE, CommandError
 from saveos.cli.installation import Installation
 from saveos.cli.running import checked_settings
@@ -39,7 +39,8 @@ def check(sources: list[Path]) -> Installation:
     _check_home(here.home)
     if here.instance:
         _check_way_in(here.home)
-    if not process.running(here):
+    # What a deleted installation left is removed before the controller starts, which looks at its port again.
+    if not process.running(here) and not leftovers.deleted():
         process.refuse_used_port(local_url(settings.address))
     return here
 
