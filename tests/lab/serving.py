@@ -55,6 +55,7 @@ class Controller:
             **settings,
         }
         self.log = home.with_name(f"{home.name}.log")
+        self.program = [str(BIN / "saveos"), "serve"]
         self.process: subprocess.Popen[bytes] | None = None
         self.token = ""
 
@@ -62,7 +63,7 @@ class Controller:
         """Start and wait until it answers; the first time log in as a person would."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "saveos", "serve"],
+                self.program,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
