@@ -27,6 +27,8 @@ def connection_sentence(text):
         )
     if "Permission denied" in text:
         return "SSH refused the log-in: check ansible_user and the private key, and authorized_keys there"
+    if any(words in text for words in ("timed out", "No route to host", "Connection refused", "closed by")):
+        return "it does not answer over SSH: see that it is up, and that its address and port are right"
     return ""
 
 
@@ -58,5 +60,5 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": sentence or str(error)}
         told = " ".join(str(result.get(key, "")) for key in ("msg", "module_stderr", "module_stdout"))
         if result.get("failed") and become_sentence(told):
-            result["msg"] = become_sentence(told)
+            return {**result, "msg": become_sentence(told), "module_stderr": "", "exception": ""}
         return result

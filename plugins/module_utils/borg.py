@@ -96,6 +96,10 @@ class Borg:
     def __init__(self, binary, etc, state, repository):
         self.binary = binary
         self.url = repository["url"]
+        self.ssh = []
+        if repository["kind"] == "ssh":
+            target = f"{repository['user']}@{repository['address']}"
+            self.ssh = [*shlex.split(ssh_command(etc)), "-T", "-p", str(repository["port"]), "--", target]
         self.secrets = f"{etc}/repositories/{repository['id']}"
         self.environment = {
             "BORG_PASSCOMMAND": shlex.join(["cat", f"{self.secrets}/passphrase"]),
@@ -110,7 +114,10 @@ class Borg:
         result = run([self.binary, "--log-json", *arguments], env=self.environment, timeout=CONNECT_SECONDS)
         if result.returncode == 0:
             return result.stdout
-        raise BorgError(*explain(result.stderr, self.url, self.secrets))
+        told = result.stderr
+        if self.ssh and "ConnectionClosed" in told:  # borg often closes before it has read ssh's words
+            told += run(self.ssh, timeout=30).stderr
+        raise BorgError(*explain(told, self.url, self.secrets))
 
 
 def ssh_command(etc):

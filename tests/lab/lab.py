@@ -144,7 +144,14 @@ class Host:
 
     def freeze(self) -> Undo:
         """Stop every process, as a hung hypervisor does."""
-        podman("pause", self.container)
+        for attempt in range(10):  # runc gives up too early on a busy machine
+            try:
+                podman("pause", self.container)
+                break
+            except LabError:
+                if attempt == 9:
+                    raise
+                time.sleep(0.3)
         return lambda: podman("unpause", self.container)
 
     def crash(self) -> Undo:
