@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from saveos.accounts.service import seal_for, unseal_for
 from saveos.alerts import rules
-from saveos.alerts.models import Channel, Delivery
+from saveos.alerts.models import Alert, Channel, Delivery
 from saveos.alerts.rules import SEVERITIES
 from saveos.alerts.schemas import ChannelIn, ChannelPatch
 from saveos.alerts.urls import judge_url, shown
@@ -20,6 +20,7 @@ from saveos.core.clock import now
 from saveos.core.database import new_id, touch
 from saveos.core.errors import Conflict, NotFound
 from saveos.hosts.groups import group_names
+from saveos.hosts.models import Host
 
 DIGEST_OVER = 5
 DIGEST_LINES = 20
@@ -34,8 +35,9 @@ class Event:
     kind: str
     rule: str
     severity: str
+    object: str
     host_id: uuid.UUID | None
-    name: str  # the host's, else the object's
+    host: str  # its name; empty when the alert is about something else
     text: str
 
 
@@ -96,6 +98,33 @@ def list_deliveries(session: Session, channel: Channel, before: uuid.UUID | None
     return list(session.scalars(query.where(Delivery.id < before) if before else query))
 
 
+def events_of(session: Session, alerts: Sequence[Alert], kind: str) -> list[Event]:
+    """Return what is told of alerts."""
+    names = host_names(session, alerts)
+    return [
+        Event(
+            tenant_id=alert.tenant_id,
+            alert_id=alert.id,
+            kind=kind,
+            rule=alert.rule,
+            severity=alert.severity,
+            object=alert.object,
+            host_id=alert.host_id,
+            host=names.get(alert.host_id, "") if alert.host_id else "",
+            text=alert.summary,
+        )
+        for alert in alerts
+    ]
+
+
+def host_names(session: Session, alerts: Sequence[Alert]) -> dict[uuid.UUID, str]:
+    """Return the names of the hosts that alerts are about; one query whatever their number."""
+    ids = {alert.host_id for alert in alerts if alert.host_id}
+    if not ids:
+        return {}
+    return {row.id: row.name for row in session.execute(select(Host.id, Host.name).where(Host.id.in_(ids)))}
+
+
 def announce(session: Session, events: Sequence[Event]) -> None:
     """Queue what each channel is to be told; many events at once become one message."""
     if not events:
@@ -132,7 +161,7 @@ def queue_test(session: Session, channel: Channel) -> Delivery:
 
 
 def _is_for(channel: Channel, event: Event, groups: dict[uuid.UUID, list[str]]) -> bool:
-    if channel.tenant_id != event.tenant_id or event.name == f"channel:{channel.id}":
+    if channel.tenant_id != event.tenant_id or event.object == f"channel:{channel.id}":
         return False
     if event.kind == "resolved" and not channel.tell_resolved:
         return False
@@ -146,18 +175,20 @@ def _is_for(channel: Channel, event: Event, groups: dict[uuid.UUID, list[str]]) 
 
 def _message(event: Event) -> dict[str, Any]:
     word = "" if event.kind == "opened" else f"{event.kind}: "
+    about = f"{event.host}: " if event.host else ""
     fields = {
         "event": event.kind,
         "alert": str(event.alert_id),
         "rule": event.rule,
         "severity": event.severity,
-        "object": event.name,
+        "object": event.object,
+        "host": event.host,
     }
     return {
         "alert_id": event.alert_id,
         "kind": event.kind,
         "severity": event.severity,
-        "title": f"SaveOS: {word}{event.name}: {rules.title(event.rule)}"[:300],
+        "title": f"SaveOS: {word}{about}{rules.title(event.rule)}"[:300],
         "body": event.text,
         "fields": fields,
     }

@@ -82,6 +82,11 @@ def title(rule: str) -> str:
     return RULES[rule].title if rule in RULES else rule.replace("_", " ")
 
 
+def one_line(sentence: str) -> str:
+    """Return a sentence on one line, without control characters, bounded."""
+    return "".join(each if each.isprintable() else " " for each in sentence)[:500]
+
+
 def cause(at: datetime) -> ColumnElement[str | None]:
     """Return the one rule that holds for a host at a time, as SQL over Host; null when all is well.
 

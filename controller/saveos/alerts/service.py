@@ -1,63 +1,31 @@
-"""Verbs of alerts: judge all hosts, open and resolve, acknowledge, mute, list."""
+"""Verbs of alerts: open and resolve, acknowledge, mute, list; `sweep` judges all hosts."""
 
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, or_, select, text, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from saveos.alerts import rules
-from saveos.alerts.channels import Event, announce
+from saveos.alerts.channels import announce, events_of, host_names
 from saveos.alerts.models import Alert, Delivery
-from saveos.alerts.rules import HOST_RULES, RULES, Severity
+from saveos.alerts.rules import RULES, Severity, one_line
 from saveos.alerts.schemas import AlertOut
+from saveos.alerts.sweep import Swept, sweep
 from saveos.core.clock import now
-from saveos.core.database import new_id, touch
+from saveos.core.database import touch
 from saveos.core.errors import Conflict, Invalid, NotFound
-from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 
+__all__ = ["Swept", "sweep"]
+
 UNRESOLVED = ("open", "acknowledged", "muted")
-REFRESH = timedelta(minutes=10)  # a lasting cause is noted as seen at most so often
 LONGEST_MUTE = timedelta(days=366)
 KEEP_ALERTS = timedelta(days=365)
 KEEP_DELIVERIES = timedelta(days=30)
-CHUNK = 500
-SWEEP_LOCK = 0x5A7E06  # of PostgreSQL's advisory locks: ours
-
-
-@dataclass(frozen=True)
-class Swept:
-    """What one sweep did."""
-
-    opened: int = 0
-    resolved: int = 0
-    reopened: int = 0
-
-
-def sweep(session: Session, at: datetime | None = None) -> Swept:
-    """Judge all hosts of all tenants: open, resolve and reopen alerts, and queue what is told of it.
-
-    A few statements whatever the number of hosts. On PostgreSQL one sweep runs at a time, others
-    return at once; on SQLite the caller takes the write lock first. `at` is for tests.
-    """
-    at = at or now()
-    if session.get_bind().dialect.name == "postgresql":
-        lock = text("SELECT pg_try_advisory_xact_lock(:key)")
-        if not session.scalar(lock, {"key": SWEEP_LOCK}):
-            return Swept()
-    resolved, superseded = _resolve_gone(session, at)
-    opened = _open_new(session, at)
-    reopened = _end_mutes(session, at)
-    _note_again(session, at)
-    events = [*resolved, *opened, *reopened]
-    announce(session, events)
-    for tenant_id in {event.tenant_id for event in (*events, *superseded)}:
-        touch(session, tenant_id, "alerts")
-    return Swept(len(opened), len(resolved), len(reopened))
 
 
 def open_alert(
@@ -77,7 +45,7 @@ def open_alert(
     """
     at = now()
     seen = update(Alert).where(*_cause(tenant_id, rule, object_))
-    again = seen.values(count=Alert.count + 1, last_seen=at, summary=_line(summary))
+    again = seen.values(count=Alert.count + 1, last_seen=at, summary=one_line(summary))
     known: Alert | None = session.scalar(again.returning(Alert))
     if known is not None:
         touch(session, tenant_id, "alerts")
@@ -89,14 +57,14 @@ def open_alert(
         object=object_,
         host_id=host_id,
         severity=severity or default,
-        summary=_line(summary),
+        summary=one_line(summary),
         since=at,
         first_seen=at,
         last_seen=at,
     )
     session.add(alert)
     session.flush()
-    announce(session, [_event(alert, "opened", alert.summary)])
+    announce(session, events_of(session, [alert], "opened"))
     touch(session, tenant_id, "alerts")
     return alert
 
@@ -111,7 +79,8 @@ def resolve_alert(session: Session, tenant_id: uuid.UUID, rule: str, object_: st
     if alert is None:
         return False
     if before != "muted":
-        announce(session, [_event(alert, "resolved", _line(how) or alert.summary)])
+        event = events_of(session, [alert], "resolved")[0]
+        announce(session, [replace(event, text=one_line(how)) if how else event])
     touch(session, tenant_id, "alerts")
     return True
 
@@ -150,9 +119,7 @@ def list_alerts(
 
 def describe_alerts(session: Session, alerts: Sequence[Alert]) -> list[AlertOut]:
     """Return alerts as they travel, with their hosts' names; one query whatever their number."""
-    ids = {alert.host_id for alert in alerts if alert.host_id}
-    query = select(Host.id, Host.name).where(Host.id.in_(ids))
-    names = {row.id: row.name for row in session.execute(query)}
+    names = host_names(session, alerts)
     columns = [name for name in AlertOut.model_fields if name in Alert.__mapper__.columns]
     return [
         AlertOut(
@@ -209,112 +176,6 @@ def _move(
     return alert
 
 
-def _open_new(session: Session, at: datetime) -> list[Event]:
-    """Open an alert for each host whose rule has none yet."""
-    host = rules.judged(at)
-    same = and_(Alert.host_id == host.c.id, Alert.rule == host.c.rule, Alert.state != "resolved")
-    query = select(host).outerjoin(Alert, same).where(host.c.rule.is_not(None), Alert.id.is_(None))
-    rows, events = [], []
-    for facts in session.execute(query):
-        rule = RULES[facts.rule]
-        row = {
-            "id": new_id(),
-            "tenant_id": facts.tenant_id,
-            "rule": facts.rule,
-            "object": f"host:{facts.id}",
-            "host_id": facts.id,
-            "severity": rule.severity,
-            "state": "open",
-            "summary": _line(rule.sentence(facts)),
-            "count": 1,
-            "since": rule.since(facts) or at,
-            "evidence_at": facts.last_run_at,
-            "first_seen": at,
-            "last_seen": at,
-            "acknowledged_by": "",
-        }
-        rows.append(row)
-        told = Event(
-            facts.tenant_id,
-            row["id"],
-            "opened",
-            facts.rule,
-            rule.severity,
-            facts.id,
-            facts.name,
-            row["summary"],
-        )
-        events.append(told)
-    if rows:
-        session.execute(insert(Alert), rows)
-    return events
-
-
-def _resolve_gone(session: Session, at: datetime) -> tuple[list[Event], list[Event]]:
-    """Resolve host alerts whose rule holds no more; second those that another rule took over, told by that."""
-    host = rules.judged(at)
-    query = (
-        select(Alert.id, Alert.tenant_id, Alert.rule, Alert.severity, Alert.state, Alert.host_id)
-        .add_columns(
-            host.c.name, host.c.state.label("host_state"), host.c.last_backup_at, host.c.rule.label("now")
-        )
-        .join(host, host.c.id == Alert.host_id)
-        .where(Alert.state != "resolved", Alert.rule.in_(HOST_RULES))
-        .where(or_(host.c.rule.is_(None), host.c.rule != Alert.rule))
-    )
-    rows = {row.id: row for row in session.execute(query)}
-    gone: set[uuid.UUID] = set()
-    for part in _chunks(list(rows)):
-        close = update(Alert).where(Alert.id.in_(part), Alert.state != "resolved")
-        close = close.values(state="resolved", resolved_at=at, muted_until=None)
-        gone |= set(session.scalars(close.returning(Alert.id)))
-    told: list[Event] = []
-    quiet: list[Event] = []
-    for row in (rows[each] for each in rows if each in gone):
-        event = Event(
-            row.tenant_id, row.id, "resolved", row.rule, row.severity, row.host_id, row.name, _how(row)
-        )
-        (quiet if row.now or row.state == "muted" else told).append(event)
-    return told, quiet
-
-
-def _how(row: Any) -> str:
-    if row.host_state in ("paused", "decommissioned"):
-        return f"{row.name} is {row.host_state}: it is not watched any more."
-    if row.rule == "never_enrolled":
-        return f"{row.name} is provisioned."
-    last = f"{row.last_backup_at:%Y-%m-%d %H:%M} UTC" if row.last_backup_at else "none yet"
-    return f"{row.name} is well again. Last backup: {last}."
-
-
-def _end_mutes(session: Session, at: datetime) -> list[Event]:
-    """Open muted alerts whose time is over."""
-    over = update(Alert).where(Alert.state == "muted", Alert.muted_until <= at)
-    alerts = session.scalars(over.values(state="open", muted_until=None).returning(Alert)).all()
-    return [_event(alert, "reopened", alert.summary) for alert in alerts]
-
-
-def _note_again(session: Session, at: datetime) -> None:
-    """Count further failed runs, and note that lasting causes still hold; neither is told again."""
-    last_run = select(Host.last_run_at).where(Host.id == Alert.host_id).scalar_subquery()
-    failed = (Alert.state != "resolved", Alert.rule == "failed")
-    again = update(Alert).where(*failed, Alert.evidence_at < last_run)
-    plain = {"synchronize_session": False}
-    session.execute(
-        again.values(count=Alert.count + 1, evidence_at=last_run, last_seen=at), execution_options=plain
-    )
-    lasting = update(Alert).where(
-        Alert.state != "resolved", Alert.rule.in_(HOST_RULES), Alert.last_seen < at - REFRESH
-    )
-    session.execute(lasting.values(last_seen=at), execution_options=plain)
-
-
-def _event(alert: Alert, kind: str, text_: str) -> Event:
-    return Event(
-        alert.tenant_id, alert.id, kind, alert.rule, alert.severity, alert.host_id, alert.object, text_
-    )
-
-
 def _cause(tenant_id: uuid.UUID, rule: str, object_: str) -> tuple[Any, ...]:
     return (
         Alert.tenant_id == tenant_id,
@@ -322,12 +183,3 @@ def _cause(tenant_id: uuid.UUID, rule: str, object_: str) -> tuple[Any, ...]:
         Alert.object == object_,
         Alert.state != "resolved",
     )
-
-
-def _line(sentence: str) -> str:
-    """Return a sentence on one line, without control characters, bounded."""
-    return "".join(each if each.isprintable() else " " for each in sentence)[:500]
-
-
-def _chunks(ids: Sequence[uuid.UUID]) -> Iterable[Sequence[uuid.UUID]]:
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
