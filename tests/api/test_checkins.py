@@ -1,5 +1,6 @@
 """Check-ins: idempotent, bounded, and true even when a host's clock or a record is not."""
 
+import json
 import uuid
 from datetime import timedelta
 
@@ -167,8 +168,9 @@ def test_sizes_are_bounded(api, host, size):
 
 def test_odd_texts_are_kept_as_well_as_can_be(api, host):
     told = record(host, log_tail="a\x00b\ud800c" + "x" * 100_000 + "END", versions={"agent": "1\x00"})
-    body = '{"runs": [' + __import__("json").dumps(told) + "]}"
-    answer = api.call("POST", "/agents/checkins", token=host["token"], content=body.encode())
+    body = json.dumps({"runs": [told]})  # escapes, so that the surrogate survives the way
+    headers = {"Content-Type": "application/json"}
+    answer = api.call("POST", "/agents/checkins", token=host["token"], content=body, headers=headers)
     assert answer.json()["accepted"] == 1, answer.text
     log = api.get(f"/runs/{told['run_id']}").json()["log"]
     assert log.endswith("END") and len(log) <= 64 * 1024
