@@ -123,9 +123,15 @@ def read_result(home: Path, name: str) -> Result | None:
     return Result(found["reason"], found["code"])
 
 
+def read_errors(home: Path, name: str) -> str:
+    """Return what a play's supervisor and process said on standard error: nothing, but when one is broken."""
+    path = home / "run" / f"{name}.err"
+    return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+
 def forget(home: Path, name: str) -> None:
-    """Remove a play's spool and result, once they are stored."""
-    for suffix in ("ndjson", "json"):
+    """Remove a play's spool, result and errors, once they are stored."""
+    for suffix in ("ndjson", "json", "err"):
         (home / "run" / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
@@ -137,20 +143,21 @@ def start(spec: Spec, home: Path) -> Attempt:
     (directory / "play.json").write_text(json.dumps(_play(spec, home, directory)))
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    errors = os.open(home / "run" / f"{spec.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     reading, writing = os.pipe()
     os.write(writing, f"{password}\n".encode())
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", supervisor.__file__, str(directory), str(lock)],
         stdin=reading,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         pass_fds=(lock,),
         env={"SAVEOS_ATTEMPT": spec.mark, "PATH": os.defpath},
         cwd="/",
         start_new_session=True,
     )
-    os.close(lock)
-    os.close(reading)
+    for descriptor in (lock, reading, errors):
+        os.close(descriptor)
     return Attempt(spec, home, process, writing, directory)
 
 

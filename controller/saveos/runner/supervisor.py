@@ -29,8 +29,10 @@ def _children() -> dict[int, list[int]]:
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - no pathlib here: import time
         try:
             with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                fields = file.read().rsplit(b")", 1)[1].split()
+                fields = file.read().rpartition(b")")[2].split()
         except OSError:
+            continue
+        if not fields:
             continue
         if fields[0] != b"Z":
             children.setdefault(int(fields[1]), []).append(int(name))
@@ -151,12 +153,10 @@ def _start(spec: "dict[str, Any]", directory: str, first: bytes) -> "subprocess.
     reading, writing = os.pipe()
     os.write(writing, first)
     os.close(writing)
-    nowhere = subprocess.DEVNULL
     play = subprocess.Popen(
         spec["command"],
         stdin=reading,
-        stdout=nowhere,
-        stderr=nowhere,
+        stdout=subprocess.DEVNULL,
         cwd=directory,
         env=spec["environment"],
         start_new_session=True,
