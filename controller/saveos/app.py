@@ -157,8 +157,7 @@ def _system_health(session: Session, state: State) -> dict[str, Any]:
     counts = dict(
         session.execute(select(Job.state, func.count()).where(Job.state.in_(ACTIVE)).group_by(Job.state)).all()
     )
-    oldest = session.scalar(select(func.min(Job.id)).where(Job.state == "queued"))
-    created = session.get_one(Job, oldest).created_at if oldest else None
+    created = session.scalar(select(func.min(Job.created_at)).where(Job.state == "queued"))
     workers = session.scalars(select(Lease.worker).where(Lease.expires_at > now()).distinct())
     disk = shutil.disk_usage(state.settings.home)
     return {
