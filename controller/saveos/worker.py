@@ -148,13 +148,17 @@ class Run:
         self.settings = worker.settings
         self.bell = worker.bell
         self.mine = mine
-        self.operation: Operation = OPERATIONS[mine.operation]
         self.thread = threading.Thread(target=self._run, name=f"job-{mine.job_id}", daemon=True)
         self._attempt: Attempt | None = None
         self._canceled = self._stopped = False
         self._pending: list[Line] = []  # read from the spool, not stored yet
         self._said: list[str] = []  # what Ansible says beside its tasks, for a play that never began
         self._recap = False
+
+    @property
+    def operation(self) -> Operation:
+        """The job's operation; KeyError, and a failed job, where an older version does not know it."""
+        return OPERATIONS[self.mine.operation]
 
     def cancel(self) -> None:
         """End the play, once; what goes on at its hosts is ended after it."""
