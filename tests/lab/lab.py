@@ -196,6 +196,7 @@ class Lab:
     """Several hosts on one network.
 
     suites: name → `bookworm`, `trixie`, each also as `…:nosystemd`. tmpfs: name → (path, size such as 64m).
+    options: more options of `podman run`, for every host.
     """
 
     def __init__(
@@ -203,6 +204,7 @@ class Lab:
         suites: Mapping[str, str],
         tmpfs: Mapping[str, tuple[str, str]] | None = None,
         directory: Path | None = None,
+        options: tuple[str, ...] = (),
     ) -> None:
         if reason := unfit():
             raise LabError(reason)
@@ -221,7 +223,8 @@ class Lab:
             for number, (name, suite) in enumerate(suites.items()):
                 host = self.hosts[name] = Host(self, name, str(network[10 + number]), suite)
                 place = (tmpfs or {}).get(name)
-                host.start(("--tmpfs", f"{place[0]}:rw,size={place[1]},mode=0755") if place else ())
+                small = ("--tmpfs", f"{place[0]}:rw,size={place[1]},mode=0755") if place else ()
+                host.start((*small, *options))
             for host in self.hosts.values():
                 host.wait_ssh()
             self.pin()
