@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
-from sqlalchemy import ColumnElement, Subquery, and_, case, null, select
+from sqlalchemy import ColumnElement, Subquery, and_, case, null, or_, select
 
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection_sql
@@ -84,7 +84,9 @@ def title(rule: str) -> str:
 
 def one_line(sentence: str) -> str:
     """Return a sentence on one line, without control characters, bounded."""
-    return "".join(each if each.isprintable() else " " for each in sentence)[:500]
+    if not sentence.isprintable():
+        sentence = "".join(each if each.isprintable() else " " for each in sentence)
+    return sentence[:500]
 
 
 def cause(at: datetime) -> ColumnElement[str | None]:
@@ -94,13 +96,14 @@ def cause(at: datetime) -> ColumnElement[str | None]:
     falls silent is no longer merely overdue.
     """
     protection = protection_sql(at)
+    waited = or_(Host.created_at < at - FIRST_BACKUP_WITHIN, Host.due_at < at)
     return case(
         (Host.state.not_in(("pending", "enrolled")), null()),
         (and_(Host.state == "pending", Host.created_at < at - ENROL_WITHIN), "never_enrolled"),
         (protection == "silent", "silent"),
         (protection == "failing", "failed"),
         (protection == "late", "overdue"),
-        (and_(protection == "never", Host.created_at < at - FIRST_BACKUP_WITHIN), "never_backed_up"),
+        (and_(protection == "never", waited), "never_backed_up"),
     )
 
 

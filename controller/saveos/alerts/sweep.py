@@ -22,6 +22,9 @@ CHUNK = 500
 LOCK = 0x5A7E06  # of PostgreSQL's advisory locks: ours
 
 
+ALERTS = Alert.metadata.tables[Alert.__tablename__]  # in bulk, without the ORM's bookkeeping
+
+
 @dataclass(frozen=True)
 class Swept:
     """What one sweep did."""
@@ -82,7 +85,7 @@ def _open_new(session: Session, at: datetime, mutes: dict[uuid.UUID, datetime]) 
         if facts.id not in mutes:
             events.append(_event(row, "opened", facts.name, row["summary"]))
     if rows:
-        session.execute(insert(Alert), rows)
+        session.execute(insert(ALERTS), rows)
     return events
 
 
@@ -110,7 +113,7 @@ def _resolve_gone(session: Session, at: datetime) -> tuple[list[Event], list[Eve
     rows = {row.id: row for row in session.execute(query)}
     gone: set[uuid.UUID] = set()
     for part in _chunks(list(rows)):
-        close = update(Alert).where(Alert.id.in_(part), Alert.state != "resolved")
+        close = update(ALERTS).where(Alert.id.in_(part), Alert.state != "resolved")
         close = close.values(state="resolved", resolved_at=at, muted_until=None)
         gone |= set(session.scalars(close.returning(Alert.id)))
     told: list[Event] = []

@@ -7,25 +7,37 @@ import sys
 import textwrap
 
 import pytest
-from tests.receivers import http
 from saveos.core.outgoing import fault, parse_networks
+
+from tests.receivers import http
 
 # The corpus of addresses that a webhook must not reach, in the spellings that filters get wrong
 FORBIDDEN = [
-    "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-    "169.254.169.254", "169.254.1.1", "100.64.0.1", "100.100.100.200", "192.0.0.192", "192.0.0.1", "198.18.0.1",
-    "192.0.2.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255",
-    "168.63.129.16", "192.88.99.1",
-    "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:169.254.169.254", "0:0:0:0:0:ffff:10.0.0.1",
-    "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:7f00:1::",
-    "2001:db8::1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "100::1", "4000::1",
+    "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "10.255.255.255", "172.16.0.1",
+    "172.31.255.255", "192.168.1.1", "169.254.169.254", "169.254.1.1", "100.64.0.1",
+    "100.100.100.200", "192.0.0.192", "192.0.0.1", "198.18.0.1", "192.0.2.1",
+    "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1",
+    "255.255.255.255", "168.63.129.16", "192.88.99.1", "::", "::1", "::7f00:1",
+    "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:169.254.169.254",
+    "0:0:0:0:0:ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1",
+    "2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:7f00:1::", "2001:db8::1", "fe80::1",
+    "fe80::1%eth0", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "100::1", "4000::1",
 ]  # fmt: skip
 NO_ADDRESSES = [
-    "", "localhost", "localhost.", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "017700000001",
-    "127.0.0.1.", "127.0.0.1:80", "[::1]", "①②⑦.⓪.⓪.①", "１２７.0.0.1", "127。0。0。1", "<broadcast>", " 127.0.0.1", "8.8.8.8 ",
+    "", "localhost", "localhost.", "127.1", "127.0.1", "2130706433", "0x7f000001",
+    "0x7f.0.0.1", "0177.0.0.1", "017700000001", "127.0.0.1.", "127.0.0.1:80", "[::1]",
+    "①②⑦.⓪.⓪.①", "１２７.0.0.1", "127。0。0。1", "<broadcast>", " 127.0.0.1", "8.8.8.8 ",
     "metadata.google.internal", "example.org",
 ]  # fmt: skip
-PUBLIC = ["8.8.8.8", "93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+PUBLIC = [
+    "8.8.8.8",
+    "93.184.216.34",
+    "1.1.1.1",
+    "2606:4700:4700::1111",
+    "::ffff:8.8.8.8",
+    "64:ff9b::808:808",
+    "2002:808:808::1",
+]
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
@@ -45,9 +57,10 @@ def test_public_addresses_pass(address):
 
 def test_only_what_the_setting_names_is_allowed():
     allowed = parse_networks(" 10.1.0.0/16, 127.0.0.1 ,fd00::/8,")
-    assert [fault(each, allowed) == "" for each in ("10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2", "fd00::1")] == [
-        True, False, True, False, True,
-    ]  # fmt: skip
+    passed = [
+        fault(each, allowed) == "" for each in ("10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2", "fd00::1")
+    ]
+    assert passed == [True, False, True, False, True]
     assert fault("::ffff:10.1.2.3", allowed) == ""  # judged by the address it stands for
 
 
@@ -74,7 +87,11 @@ def confined(code, *arguments, allow=""):
     """
     text = textwrap.dedent(program) + textwrap.dedent(code)
     ended = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", text, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-I", "-B", "-c", text, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return json.loads(ended.stdout)
 
