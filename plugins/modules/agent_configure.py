@@ -167,10 +167,8 @@ def ensure_repository(host, borg, repository):
     marker, exists = f"{borg.secrets}/initialised", repository["exists"]
     if repository["kind"] == "local":
         exists = os.path.exists(f"{repository['path']}/config")
-    seen = (
-        f"{repository['url']} "
-        f"{hashlib.sha256((read(f'{borg.secrets}/passphrase') or '').encode()).hexdigest()}\n"
-    )
+    passphrase = read(f"{borg.secrets}/passphrase") or ""
+    seen = f"{repository['url']} {hashlib.sha256(passphrase.encode()).hexdigest()}\n"
     made = read(marker)
     if made is not None and exists is False:
         host.fail(

@@ -18,7 +18,7 @@ short_description: Install borg, borgmatic and saveos-agent
 version_added: 0.1.0
 author: The SaveOS contributors (@saveos)
 description:
-  - Whatever the method, the tools are found at /opt/saveos/bin.
+  - Whatever the method, the tools are found in one directory, O(bin).
   - Method V(bundle) unpacks the agent bundle, which its action plugin sends when the host lacks it.
   - Method V(package) installs the distribution's packages, and refuses them where they are too old, before it
     installs anything.
@@ -34,6 +34,11 @@ options:
     type: list
     elements: str
     default: [borg]
+  bin:
+    description: Directory of the links. A storage server has its own, so that on a host that is an agent, too,
+      each may choose.
+    type: str
+    default: /opt/saveos/bin
   bundle:
     description: Label of the bundle (sha256, borg, borgmatic). The task gives a path, the action plugin reads
       the label.
@@ -142,7 +147,12 @@ class Installer:
             else:
                 self.missing.append("bundle")
                 self.host.changed = True
-        return {tool: f"{tree}/{tool}" for tool in ("borg", "borgmatic", "saveos-seal")}, label
+        tools = (
+            [*self.params["tools"], "saveos-seal"]
+            if "borgmatic" in self.params["tools"]
+            else self.params["tools"]
+        )
+        return {tool: f"{tree}/{tool}" for tool in tools}, label
 
     def unpack(self, tarball, tree):
         parent = os.path.dirname(tree)
@@ -234,6 +244,7 @@ def main():
         argument_spec={
             "method": {"choices": ["bundle", "package", "path"], "default": "bundle"},
             "tools": {"type": "list", "elements": "str", "default": ["borg"]},
+            "bin": {"default": f"{PREFIX}/bin"},
             "bundle": {"type": "dict"},
             "borg_path": {"default": ""},
             "borgmatic_path": {"default": ""},
@@ -253,7 +264,7 @@ def main():
         installer.program()
     if "bundle" not in installer.missing:
         for tool, place in places.items():
-            host.link(f"{PREFIX}/bin/{tool}", place)
+            host.link(f"{module.params['bin']}/{tool}", place)
     known = {tool: versions[tool] for tool in module.params["tools"] if tool in versions}
     host.exit(
         missing=installer.missing, saveos={"versions": {**known, "install_method": module.params["method"]}}

@@ -30,7 +30,7 @@ options:
   borg:
     description: The borg that serves them.
     type: str
-    default: /opt/saveos/bin/borg
+    default: /opt/saveos/server/borg
   repositories:
     description: Repositories with V(id), V(public_key), V(quota) and V(append_only). One without a key yet gets
       only its directory.
@@ -69,7 +69,7 @@ def main():
         argument_spec={
             "user": {"required": True},
             "root": {"required": True},
-            "borg": {"default": "/opt/saveos/bin/borg"},
+            "borg": {"default": "/opt/saveos/server/borg"},
             "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
             "absent": {"type": "list", "elements": "str", "default": []},
         },

@@ -160,7 +160,7 @@ def test_server(server):
     assert server.file("/srv/backups/.ssh/authorized_keys").user == "root"
     lines = server.file("/srv/backups/.ssh/authorized_keys").content_string.splitlines()
     assert len(lines) == 2
-    serve = "/opt/saveos/bin/borg serve --append-only --restrict-to-repository /srv/backups/repositories/"
+    serve = "/opt/saveos/server/borg serve --append-only --restrict-to-repository /srv/backups/repositories/"
     for line in lines:
         assert line.startswith(f'command="{serve}')
         assert '",restrict ssh-ed25519 ' in line
