@@ -59,9 +59,10 @@ def send(message: dict[str, Any], allowed: Sequence[outgoing.Network]) -> dict[s
         ok = False
     if ok:
         return {"id": message["id"], "ok": True, "error": "", "refused": False}
-    lines = _said.refused[:1] or _said.lines[-2:] or ["the other side did not take it"]
-    error_text = redact(" ".join(lines), url)[:500]
-    return {"id": message["id"], "ok": False, "error": error_text, "refused": bool(_said.refused)}
+    if _said.refused:  # our own words, about an address only
+        return {"id": message["id"], "ok": False, "error": _said.refused[0][:500], "refused": True}
+    text = redact(" ".join(_said.lines[-2:]) or "the other side did not take it", url)
+    return {"id": message["id"], "ok": False, "error": text[:500], "refused": False}
 
 
 def _send(message: dict[str, Any], allowed: Sequence[outgoing.Network]) -> bool:
@@ -94,7 +95,7 @@ def _send(message: dict[str, Any], allowed: Sequence[outgoing.Network]) -> bool:
 
 def _judge(url: str, plugin: NotifyBase, allowed: Sequence[outgoing.Network]) -> bool:
     """Say early when a URL's host is out of bounds; one that has no address now may have one later."""
-    host = getattr(plugin, "smtp_host", None) or getattr(plugin, "host", None)
+    host = getattr(plugin, "smtp_host", None) or urlsplit(url).hostname
     if urlsplit(url).scheme not in WITH_HOST or not host:
         return True
     try:

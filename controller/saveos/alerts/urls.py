@@ -73,6 +73,7 @@ def redact(text: str, url: str) -> str:
     """Return `text` without the parts of `url` that may be secret: all but scheme, host and port."""
     parts = urlsplit(url)
     public = {parts.scheme, parts.hostname or ""} if parts.scheme in WITH_HOST else {parts.scheme}
+    text = re.sub(r"\S+://\S+", "…", text)  # Apprise's own masking leaves first and last letters
     words = {word for piece in (url, unquote(url)) for word in re.split(r"[/:@?&=,\s]+", piece)}
     for word in sorted(words - public, key=len, reverse=True):
         if len(word) >= 4:
