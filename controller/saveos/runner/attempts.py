@@ -203,14 +203,22 @@ def end_orphan(home: Path, name: str) -> None:
 
 
 def end_marked(mark: str) -> int:
-    """Kill every process whose environment carries `mark`, and what descends from one; return how many.
+    """Kill every process of the attempt `mark`, and what descends from one; return how many.
 
-    Only for a supervisor that was killed: everything it had is then the kernel's or init's child.
+    Only for a supervisor that was killed: everything it had is then the kernel's or init's child. A
+    process is known by its environment; ssh's shared connections overwrite theirs with a title, which
+    names the private directory.
     """
+    job, _, attempt = mark.partition(":")
     wanted = f"SAVEOS_ATTEMPT={mark}".encode()
+    place = f"/{uuid.UUID(job).hex}.{attempt}.".encode()
     killed: set[int] = set()
     for _ in range(50):  # what forks between two looks is found by the next one
-        found = {process for process in _processes() if wanted in _environment(process)}
+        found = {
+            process
+            for process in _processes()
+            if wanted in _read(process, "environ").split(b"\0") or place in _read(process, "cmdline")
+        }
         found |= supervisor.descendants(found)
         found.discard(os.getpid())
         if not found:
@@ -225,8 +233,8 @@ def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
 
 
-def _environment(process: int) -> list[bytes]:
+def _read(process: int, what: str) -> bytes:
     try:
-        return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        return Path(f"/proc/{process}/{what}").read_bytes()
     except OSError:
-        return []
+        return b""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 import uuid
 from pathlib import Path
@@ -236,3 +237,12 @@ def test_spool_waits_for_a_whole_line(tmp_path: Path) -> None:
 def test_end_marked_touches_no_other_attempt() -> None:
     mark = f"{uuid.uuid4()}:1"
     assert attempts.end_marked(mark) == 0
+
+
+def test_end_marked_finds_what_overwrote_its_environment() -> None:
+    job = uuid.uuid4()
+    title = f"ssh: /dev/shm/saveos-0123/{job.hex}.1.main/cp/42 [mux]"
+    shared = subprocess.Popen(["sh", "-c", "sleep 60; :", title], env={})
+    assert attempts.end_marked(f"{job}:2") == 0
+    assert attempts.end_marked(f"{job}:1") >= 1
+    assert shared.wait(5) == -signal.SIGKILL
