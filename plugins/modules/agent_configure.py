@@ -172,9 +172,9 @@ def ensure_repository(host, borg, repository):
     made = read(marker)
     if made is not None and exists is False:
         host.fail(
-            f"repository {repository['id']} is gone: it was made at {made.split()[0]} and is not there any more. "
-            f"Put it back (a copy, a mount, the old server); or, if its archives are lost, remove {marker} "
-            "on the host to begin anew"
+            f"repository {repository['id']} is gone: it was made at {made.split()[0]} and is not there "
+            "any more. Put it back (a copy, a mount, the old server); or, if its archives are lost, remove "
+            f"{marker} on the host to begin anew"
         )
     if made == seen:
         return True

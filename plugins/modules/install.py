@@ -147,12 +147,8 @@ class Installer:
             else:
                 self.missing.append("bundle")
                 self.host.changed = True
-        tools = (
-            [*self.params["tools"], "saveos-seal"]
-            if "borgmatic" in self.params["tools"]
-            else self.params["tools"]
-        )
-        return {tool: f"{tree}/{tool}" for tool in tools}, label
+        escrow = ["saveos-seal"] if "borgmatic" in self.params["tools"] else []
+        return {tool: f"{tree}/{tool}" for tool in [*self.params["tools"], *escrow]}, label
 
     def unpack(self, tarball, tree):
         parent = os.path.dirname(tree)
