@@ -76,7 +76,7 @@ def seed(session: Session, count: int = 60) -> Seeded:
 
 def _users(session: Session, tenant_id: uuid.UUID) -> None:
     hashed = hash_password(PASSWORD)
-    for name, role in (("marie", "admin"), ("vera", "viewer"), ("otto", "operator")):
+    for name, role in (("marie", "admin"), ("vera", "viewer"), ("otto", "operator"), ("paula", "viewer")):
         user, _ = create_user(session, tenant_id, name, role, PASSWORD)
         user.password_hash = hashed
 

@@ -59,7 +59,7 @@ def test_language_and_theme_are_kept(controller: Controller, visit: Callable[...
 
 
 def test_password_change(controller: Controller, visit: Callable[..., Any]) -> None:
-    page = visit("vera").page()
+    page = visit("paula").page()
     page.goto(f"{controller.url}/settings")
     page.fill("#f-current", PASSWORD)
     page.fill("#f-new", "short")
@@ -71,4 +71,4 @@ def test_password_change(controller: Controller, visit: Callable[..., Any]) -> N
     page.fill("#f-again", PASSWORD + "!")
     page.get_by_role("button", name="Change the password").click()
     expect(page.locator(".toast-box")).to_contain_text("Password changed")
-    visit("").log_in("vera", PASSWORD + "!")
+    visit("").log_in("paula", PASSWORD + "!")

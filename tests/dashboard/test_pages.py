@@ -1,5 +1,6 @@
 """Every page in both themes and languages: no fault that axe sees, no console error, nothing too wide."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_no_fault_on_any_page(
             faults[name] = found
         assert page.locator("html").get_attribute("lang") == language
         assert page.locator("html").get_attribute("data-bs-theme") == theme
-    assert faults == {}
+    assert faults == {}, json.dumps(faults, indent=1)
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 2560])

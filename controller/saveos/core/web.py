@@ -167,7 +167,7 @@ class Gate:
             if started:
                 raise
             problem = Problem(f"an unexpected error; look for {identity} in the controller's log")
-            await _plain(problem, scope, send_with_headers)
+            await _unforeseen(problem, scope, receive, send_with_headers)
 
 
 def _declared_length(scope: Scope) -> int | None:
@@ -193,6 +193,17 @@ def _limited(receive: Receive) -> Receive:
 
 def _too_large() -> TooLarge:
     return TooLarge(f"the body is larger than {MAX_BODY // 1024 // 1024} MB: send less at once")
+
+
+async def _unforeseen(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the problem's page or document; plainly when even its page fails."""
+    try:
+        answer = render(Request(scope), problem)
+    except Exception:
+        log.exception("the page of request %s's problem failed", scope["saveos_request_id"])
+        await _plain(problem, scope, send)
+        return
+    await answer(scope, receive, send)
 
 
 async def _plain(problem: Problem, scope: Scope, send: Send) -> None:
