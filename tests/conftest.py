@@ -1,9 +1,12 @@
 """Fixtures that unit and API tests share: both databases, one application, and people to ask it."""
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -33,26 +36,47 @@ def cheap_passwords() -> None:
 
 
 class Cluster:
-    """A private PostgreSQL: in a temporary directory, on a Unix socket, without fsync."""
+    """A private PostgreSQL: in a temporary directory, on a Unix socket, without fsync; ends with the tests."""
 
     def __init__(self, binaries: Path) -> None:
-        self.binaries = binaries
         self.directory = Path(tempfile.mkdtemp(prefix="saveos-pg-"))
-        if os.geteuid() == 0:
+        self._user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        if self._user:
             shutil.chown(self.directory, "postgres")
-        self._run("initdb", "-D", f"{self.directory}/data", "-N", "-A", "trust", "-U", "saveos", "-E", "UTF8")
-        options = f"-k {self.directory} -c listen_addresses='' -c fsync=off -c shared_buffers=32MB"
-        self._run(
-            "pg_ctl",
-            "-D",
-            f"{self.directory}/data",
-            "-w",
-            "-o",
-            options,
-            "-l",
-            f"{self.directory}/log",
-            "start",
-        )
+        data = f"{self.directory}/data"
+        initdb = [str(binaries / "initdb"), "-D", data, "-N", "-A", "trust", "-U", "saveos", "-E", "UTF8"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._user)
+        options = [
+            "-k",
+            str(self.directory),
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "shared_buffers=32MB",
+        ]
+        with (self.directory / "log").open("wb") as log:
+            self._server = subprocess.Popen(
+                [str(binaries / "postgres"), "-D", data, *options],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - before the first thread
+                **self._user,
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        import psycopg
+
+        for _ in range(300):
+            try:
+                psycopg.connect(f"host={self.directory} user=saveos dbname=postgres").close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+        raise RuntimeError((self.directory / "log").read_text())
 
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://saveos@/{name}?host={self.directory}"
@@ -75,14 +99,14 @@ class Cluster:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", f"{self.directory}/data", "-m", "immediate", "stop")
+        self._server.send_signal(signal.SIGQUIT)
+        self._server.wait(30)
         shutil.rmtree(self.directory)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self.binaries / program), *arguments]
-        if os.geteuid() == 0:
-            command = ["runuser", "-u", "postgres", "--", *command]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent is killed (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
 @pytest.fixture(scope="session")
