@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Host, Lab
+from saveos.runner.directory import private_root
 from serving import Controller, until
 from support import on
 
@@ -84,22 +85,20 @@ def start_fleet(suites: Mapping[str, str] = HOSTS) -> Iterator[Fleet]:
 
 
 def processes_of(controller: Controller) -> dict[int, str]:
-    """Return the controller's processes but itself, {pid: command line}."""
+    """Return what the controller started and what that started, {pid: command line}; not itself."""
     own = controller.process.pid if controller.process else -1
+    places = [str(controller.home).encode(), str(private_root(controller.home)).encode()]
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in (own, os.getpid()):
             continue
         try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            words = (entry / "cmdline").read_bytes()
+            known = words + (entry / "environ").read_bytes()
         except OSError:
             continue
-        home = str(controller.home).encode()
-        mine = any(home in variable for variable in environment) or str(controller.home) in words
-        marked = any(variable.startswith(b"SAVEOS_ATTEMPT=") for variable in environment)
-        if words and (mine or marked):
-            found[int(entry.name)] = words
+        if words and any(place in known for place in places):
+            found[int(entry.name)] = words.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
 
 
@@ -141,7 +140,7 @@ class Census:
         return max((int(line) for line in on(self.host, "cat /run/census").split()), default=0)
 
 
-def wait_for_borg(host: Host, seconds: float = 40) -> None:
+def wait_for_borg(host: Host, seconds: float = 120) -> None:
     """Wait until a host's borg is writing an archive."""
     until(lambda: on(host, "pgrep -f '[/]borg .*create' || true"), seconds, f"a running borg on {host.name}")
     time.sleep(0.5)

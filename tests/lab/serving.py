@@ -172,7 +172,7 @@ class Controller:
         job: dict[str, Any] = self.post(f"/maintenance/{operation}", body, 202)
         return job
 
-    def ended(self, job: dict[str, Any] | str, seconds: float = 120) -> dict[str, Any]:
+    def ended(self, job: dict[str, Any] | str, seconds: float = 300) -> dict[str, Any]:
         """Wait for a job's final state and return the job with its hosts as `by_host`."""
         identity = job if isinstance(job, str) else job["id"]
 
@@ -183,7 +183,7 @@ class Controller:
         found = until(look, seconds, f"the end of job {identity}: {self.get(f'/jobs/{identity}')}")
         return found | {"by_host": {row["name"]: row for row in self.items(f"/jobs/{identity}/hosts")}}
 
-    def done(self, operation: str, *hosts: str, seconds: float = 120, **parameters: Any) -> dict[str, Any]:
+    def done(self, operation: str, *hosts: str, seconds: float = 300, **parameters: Any) -> dict[str, Any]:
         """Run an operation to its end and require that it succeeded."""
         job = self.ended(self.ask(operation, *hosts, **parameters), seconds)
         assert job["state"] == "succeeded", self.story(job)
