@@ -63,8 +63,11 @@ def test_the_first_run_ends_with_a_proven_archive(machine):
 
 
 def test_only_root_reads_what_it_keeps(machine):
-    open_files = machine.host.sh("find /var/lib/saveos /etc/saveos \\( -type f -o -type d \\) -perm /0077")
-    assert open_files == ""
+    public = "-name '*.pub' -o -name known_hosts"
+    command = (
+        f"find /var/lib/saveos /etc/saveos /var/lib/saveos-agent ! \\( -type l -o {public} \\) -perm /0077"
+    )
+    assert machine.host.sh(command) == ""
 
 
 def test_the_second_run_changes_nothing(machine):
