@@ -33,7 +33,7 @@ from saveos.maintenance import variables
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.runner import attempts
 from saveos.runner.attempts import Attempt, Result
-from saveos.runner.directory import Spec
+from saveos.runner.directory import Spec, remove_root
 from saveos.runner.events import Line
 
 LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
@@ -79,6 +79,7 @@ class Worker:
             run.stop()
         for run in list(self._runs.values()):
             run.thread.join()
+        remove_root(self.settings.home)
 
     def _dispatch(self) -> None:
         due = 0.0

@@ -117,6 +117,14 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def remove_root(home: Path) -> None:
+    """Remove the installation's directory of private directories, unless a play is there."""
+    try:
+        private_root(home).rmdir()
+    except OSError:
+        pass
+
+
 def environment(spec: Spec, directory: Path) -> dict[str, str]:
     """Return the whole environment of the play's processes: only where the bundle lies is inherited."""
     inherited = {name: os.environ[name] for name in ("SAVEOS_BUNDLE",) if name in os.environ}

@@ -5,20 +5,22 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from saveos.runner import attempts
-from saveos.runner.directory import private_root
+from saveos.runner.directory import private_root, remove_root
 
 from . import plays
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path) -> Iterator[Path]:
     """An installation's home."""
     (tmp_path / "home").mkdir()
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    remove_root(tmp_path / "home")
 
 
 def private(home: Path) -> list[Path]:
