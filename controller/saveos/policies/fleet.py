@@ -120,6 +120,7 @@ def _policy_variables(policy: Policy) -> dict[str, Any]:
         "agent_sources": policy.sources,
         "agent_excludes": policy.excludes,
         "agent_schedule": policy.schedule,
+        "agent_schedule_zone": "UTC",  # what the controller reckons due times in
         "agent_jitter_minutes": policy.jitter_minutes,
         "agent_retention": policy.retention,
         "agent_compression": policy.compression,
