@@ -18,6 +18,7 @@ from saveos.core.database import new_id, touch
 from saveos.hosts.models import Host
 
 REFRESH = timedelta(minutes=10)  # a lasting cause is noted as seen at most so often
+BATCH = 1000  # alerts opened or resolved in one transaction: check-ins wait for SQLite's lock meanwhile
 CHUNK = 500
 LOCK = 0x5A7E06  # of PostgreSQL's advisory locks: ours
 
@@ -27,11 +28,12 @@ ALERTS = Alert.metadata.tables[Alert.__tablename__]  # in bulk, without the ORM'
 
 @dataclass(frozen=True)
 class Swept:
-    """What one sweep did."""
+    """What one sweep did; with `more` it left something for the next, to be called at once."""
 
     opened: int = 0
     resolved: int = 0
     reopened: int = 0
+    more: bool = False
 
 
 def sweep(session: Session, at: datetime | None = None) -> Swept:
@@ -53,14 +55,15 @@ def sweep(session: Session, at: datetime | None = None) -> Swept:
     announce(session, events)
     for tenant_id in {event.tenant_id for event in (*events, *superseded)}:
         touch(session, tenant_id, "alerts")
-    return Swept(len(opened), len(resolved), len(reopened))
+    more = BATCH in (len(opened), len(resolved) + len(superseded))
+    return Swept(len(opened), len(resolved), len(reopened), more)
 
 
 def _open_new(session: Session, at: datetime, mutes: dict[uuid.UUID, datetime]) -> list[Event]:
     """Open an alert for each host whose rule has none yet; a host that was muted stays so, and is not told."""
     host = rules.judged(at)
     same = and_(Alert.host_id == host.c.id, Alert.rule == host.c.rule, Alert.state != "resolved")
-    query = select(host).outerjoin(Alert, same).where(host.c.rule.is_not(None), Alert.id.is_(None))
+    query = select(host).outerjoin(Alert, same).where(host.c.rule.is_not(None), Alert.id.is_(None)).limit(BATCH)
     rows, events = [], []
     for facts in session.execute(query):
         rule = RULES[facts.rule]
@@ -109,6 +112,7 @@ def _resolve_gone(session: Session, at: datetime) -> tuple[list[Event], list[Eve
         .join(host, host.c.id == Alert.host_id)
         .where(Alert.state != "resolved", Alert.rule.in_(HOST_RULES))
         .where(or_(host.c.rule.is_(None), host.c.rule != Alert.rule))
+        .limit(BATCH)
     )
     rows = {row.id: row for row in session.execute(query)}
     gone: set[uuid.UUID] = set()

@@ -42,12 +42,12 @@ class Watch:
         forget_at = 0.0
         while not self._stopping.wait(EVERY):
             try:
-                with self._database.session() as session:
-                    write_lock(session)
-                    service.sweep(session)
-                    if time.monotonic() >= forget_at:
+                while not self._stopping.is_set() and self._sweep():
+                    pass
+                if time.monotonic() >= forget_at:
+                    with self._database.session() as session:
                         service.forget(session)
-                        forget_at = time.monotonic() + FORGET_EVERY
+                    forget_at = time.monotonic() + FORGET_EVERY
                 while not self._stopping.is_set() and delivery.deliver(
                     self._database, self._settings, self._began
                 ):
@@ -56,6 +56,11 @@ class Watch:
                 log.warning("alerts wait for the database: %s", error.orig)
             except Exception:
                 log.exception("the alerts' loop stumbled; it goes on")
+
+    def _sweep(self) -> bool:
+        with self._database.session() as session:
+            write_lock(session)
+            return service.sweep(session).more
 
     def _began(self, child: "subprocess.Popen[str]") -> None:
         self._child = child

@@ -202,6 +202,22 @@ def test_the_database_refuses_a_second_open_alert_of_one_cause(fleet, database):
         session.add(type(first)(**copy))
 
 
+def test_many_changes_take_several_transactions(fleet, monkeypatch):
+    monkeypatch.setattr("saveos.alerts.sweep.BATCH", 10)
+    channel = fleet.channel()
+    hosts = [fleet.host(f"h{number:02}", due_at=1, seen_at=0) for number in range(25)]
+    swept = [fleet.sweep() for _ in range(4)]
+    assert [(each.opened, each.more) for each in swept] == [(10, True), (10, True), (5, False), (0, False)]
+    for host in hosts:
+        fleet.change(host, due_at=-20)
+    assert [fleet.sweep().resolved for _ in range(4)] == [10, 10, 5, 0]
+    kinds = [told.kind for told in fleet.queued(channel)]
+    assert kinds == ["digest"] * 2 + ["opened"] * 5 + ["digest"] * 2 + ["resolved"] * 5
+    digest = fleet.queued(channel)[0]
+    assert digest.title == "SaveOS: 10 backup overdue"
+    assert len(digest.body.splitlines()) == 10
+
+
 def test_each_tenant_has_its_own(fleet, database):
     with database.session() as session:
         other = keys.make_tenant(session, "other").id
