@@ -8,6 +8,7 @@ lock() {
 lock pyproject.toml --group build "$@" -o requirements/runtime.txt
 lock pyproject.toml --group dev --group build -c requirements/runtime.txt "$@" -o requirements/dev.txt
 lock requirements/bundle.in "$@" -o requirements/bundle.txt
+lock requirements/assets.in "$@" -o requirements/assets.txt
 for file in requirements/*.txt; do
-    sed -i '1i # Locked by hash; made by scripts/lock.sh. Change pyproject.toml or bundle.in instead.' "$file"
+    sed -i '1i # Locked by hash; made by scripts/lock.sh. Change pyproject.toml or *.in instead.' "$file"
 done

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from saveos.jobs.models import Job
+from saveos.jobs.models import Job, JobHost
 from sqlalchemy import select
 
 from tests.dashboard.conftest import Controller
@@ -79,6 +79,8 @@ def test_filter_and_host_scope_look_at_every_line(
 
 def test_permalink_opens_at_its_line(controller: Controller, page: Page, job: Callable[..., Job]) -> None:
     made = job(9_000, "succeeded")
+    raw = page.context.request.get(f"{controller.url}/jobs/{made.id}/log.txt").text()
+    assert raw.count("line 00") == 9_000 and raw.rstrip().endswith("second line")
     page.goto(f"{controller.url}/jobs/{made.id}#L4321")
     expect(page.locator("log-view .l.at").first).to_contain_text("line 004321")
 
@@ -113,8 +115,11 @@ def test_job_page_follows_its_state(controller: Controller, page: Page, job: Cal
     page.goto(f"{controller.url}/jobs/{made.id}")
     page.wait_for_selector("#live[data-state=on]")
     expect(page.locator(".head .st")).to_have_text("Running")
+    with controller.session() as session:
+        session.scalars(select(JobHost).where(JobHost.job_id == made.id)).one().error = "The disk is full."
     _tell(controller, page, made, 11, 12)
     expect(page.locator(".head .st")).to_have_text("Canceling", timeout=5000)
+    expect(page.locator("#results")).to_contain_text("The disk is full.")
     with controller.session() as session:
         assert session.scalars(select(Job.state).where(Job.id == made.id)).one() == "canceling"
 

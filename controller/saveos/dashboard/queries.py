@@ -3,9 +3,10 @@
 Each is a fixed number of queries, whatever the number of rows shown.
 """
 
+import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,8 @@ from saveos.repositories.models import Repository
 
 HISTORY_DAYS = 14
 PROBLEM_STATES = ("partial", "failed", "timed_out", "lost")
+OLDER_SECONDS = 300
+_older: dict[tuple[str, uuid.UUID, date], tuple[float, dict[date, dict[str, int]]]] = {}
 _WORST = {"none": 0, "good": 1, "warn": 2, "bad": 3}
 _RUN_TONE = {"succeeded": "good", "warning": "warn", "failed": "bad"}
 
@@ -48,12 +51,12 @@ class JobRow:
     seconds: float | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Day:
     """What became of the backups of one day."""
 
     date: date
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int]
 
     @property
     def total(self) -> int:
@@ -163,21 +166,38 @@ def stored(session: Session, tenant_id: uuid.UUID) -> tuple[int | None, int | No
 
 
 def backup_days(session: Session, tenant_id: uuid.UUID, days: int = 30) -> list[Day]:
-    """Return the counts of backup runs by state for the last days, oldest first."""
-    first = now().date() - timedelta(days=days - 1)
-    found = {first + timedelta(days=place): Day(first + timedelta(days=place)) for place in range(days)}
+    """Return the counts of backup runs by tone for the last days, oldest first.
+
+    Days before yesterday hardly change and are many rows, so they are counted every five minutes only.
+    """
+    today = now().date()
+    first, fresh = today - timedelta(days=days - 1), today - timedelta(days=1)
+    key = (str(session.get_bind().engine.url), tenant_id, first)
+    kept_at, older = _older.get(key, (0.0, {}))
+    if time.monotonic() - kept_at > OLDER_SECONDS or not kept_at:
+        older = _count_days(session, tenant_id, first, fresh)
+        if len(_older) > 1000:
+            _older.clear()
+        _older[key] = (time.monotonic(), older)
+    counts = older | _count_days(session, tenant_id, fresh, today + timedelta(days=1))
+    every = [first + timedelta(days=place) for place in range(days)]
+    return [Day(each, counts.get(each, {})) for each in every]
+
+
+def _count_days(session: Session, tenant_id: uuid.UUID, first: date, end: date) -> dict[date, dict[str, int]]:
     day = func.date(Run.started_at)
     query = (
         select(day, Run.state, func.count())
-        .where(Run.tenant_id == tenant_id, Run.started_at >= midnight(first), Run.kind == "backup")
+        .where(Run.tenant_id == tenant_id, Run.kind == "backup")
+        .where(Run.started_at >= midnight(first), Run.started_at < midnight(end))
         .group_by(day, Run.state)
     )
+    found: dict[date, dict[str, int]] = {}
     for when, state, count in session.execute(query):
-        entry = found.get(date.fromisoformat(str(when)))
-        if entry:
-            tone = _RUN_TONE.get(state, "none")
-            entry.counts[tone] = entry.counts.get(tone, 0) + count
-    return list(found.values())
+        counts = found.setdefault(date.fromisoformat(str(when)), {})
+        tone = _RUN_TONE.get(state, "none")
+        counts[tone] = counts.get(tone, 0) + count
+    return found
 
 
 def job_matrix(session: Session, tenant_id: uuid.UUID) -> list[dict[str, Any]]:

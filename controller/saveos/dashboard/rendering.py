@@ -1,5 +1,6 @@
 """From a template and values to an answer: the Jinja environment, a request's page, toasts, problem pages."""
 
+import gzip
 import json
 import re
 import uuid
@@ -141,7 +142,12 @@ def url(path: str, /, **query: Any) -> str:
 def bare(request: Request, template: str, code: int = 200, /, **values: Any) -> HTMLResponse:
     """Render a page without menu: log-in, problems."""
     base = {"lang": i18n.language(), "theme": theme(request), "route": request.url.path}
-    return HTMLResponse(environment().get_template(template).render(**base, **values), code)
+    answer = HTMLResponse(environment().get_template(template).render(**base, **values), code)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        answer.body = gzip.compress(answer.body, compresslevel=3)
+        answer.headers.update({"Content-Encoding": "gzip", "Content-Length": str(len(answer.body))})
+    answer.headers["Vary"] = "Accept-Encoding"
+    return answer
 
 
 @dataclass

@@ -1,18 +1,20 @@
 """Jobs: list, one job with its grid and log, start, cancel, retry."""
 
 import uuid
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
-from saveos.accounts.access import describe
+from saveos.accounts.access import Actor, describe, require
 from saveos.archives.models import Archive
 from saveos.core.i18n import gettext, number, size
 from saveos.core.pagination import decode_id, encode_cursor
+from saveos.core.web import State, StateDep
 from saveos.dashboard import actions, queries, words
 from saveos.dashboard.rendering import View, environment, redirect, url, view
-from saveos.jobs import service
+from saveos.jobs import logs, service
 from saveos.jobs.models import ACTIVE, FINAL, Job, JobHost
 
 router = APIRouter(include_in_schema=False)
@@ -59,7 +61,7 @@ def list_jobs(
 
 def _chips(filters: dict[str, str]) -> list[dict[str, Any]]:
     choices = [
-        ("", "none", gettext("All")),
+        ("", "none", gettext("All jobs")),
         ("active", "busy", gettext("Active")),
         ("problem", "bad", gettext("With problems")),
         ("succeeded", "good", gettext("Succeeded")),
@@ -188,6 +190,23 @@ def _health(told: dict[str, Any]) -> list[dict[str, str]]:
             {"tone": "warn", "text": gettext("%(count)s runs not delivered") % {"count": number(told["spool"])}}
         )
     return lines
+
+
+@router.get("/jobs/{job_id}/log.txt")
+def show_raw_log(
+    state: StateDep, actor: Annotated[Actor, Depends(require("jobs:read", audit=False))], job_id: uuid.UUID
+) -> StreamingResponse:
+    """Return the whole log as plain text, a page of events at a time."""
+    with state.database.session() as session:
+        last = service.get_job(session, actor.tenant_id, job_id).events
+    return StreamingResponse(_raw(state, job_id, last), media_type="text/plain; charset=utf-8")
+
+
+def _raw(state: State, job_id: uuid.UUID, last: int) -> Iterator[str]:
+    for start in range(1, last + 1, logs.MAX_COUNT):
+        with state.database.session() as session:
+            events = logs.read(session, job_id, start, logs.MAX_COUNT)
+        yield logs.as_text(events)
 
 
 @router.post("/operations/{operation}")
