@@ -1,4 +1,6 @@
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,16 +10,16 @@ from saveos.core import settings
 
 
 @pytest.fixture
-def home(tmp_path_factory, monkeypatch):
-    tmp_path = tmp_path_factory.mktemp("machine")
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        directory.chmod(0o711)  # pytest closes them, and the storage server's user must pass
+def home(monkeypatch):
+    tmp_path = Path(tempfile.mkdtemp())  # pytest's own is closed to others, and the storage user must pass
+    tmp_path.chmod(0o711)
     monkeypatch.setenv("SAVEOS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SAVEOS_LISTEN", "127.0.0.1:0")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     settings.get_settings.cache_clear()
     yield tmp_path / "home"
     settings.get_settings.cache_clear()
+    shutil.rmtree(tmp_path)
 
 
 def test_a_machine_that_can_is_not_changed(home):
