@@ -58,9 +58,9 @@ class Fleet:
         for name in names:
             on(self.lab.hosts[name], "mkdir -p /srv/data && cp -r /etc /srv/data/ && date > /srv/data/stamp")
 
-    def add(self, name: str, *words: str) -> Any:
-        """`saveos hosts add`, with the host's key scanned."""
-        address = self.lab.hosts[name].ip
+    def add(self, name: str, *words: str, host: str = "") -> Any:
+        """`saveos hosts add`, with the host's key scanned; `name` may differ from the lab's."""
+        address = self.lab.hosts[host or name].ip
         return self.controller.command("hosts", "add", name, "--address", address, "--scan", "--yes", *words)
 
     def error(self, job: dict[str, Any], name: str) -> str:

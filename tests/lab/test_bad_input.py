@@ -147,10 +147,10 @@ def test_host_unreachable(story):
 
 def test_sudo_missing(story):
     """A log-in that is not root and may not become it."""
-    key = story.controller.ssh_key()
-    on(story.bare, "useradd -m -s /bin/sh plain && mkdir -p /home/plain/.ssh")
-    on(story.bare, 'echo "$1" > /home/plain/.ssh/authorized_keys && chown -R plain /home/plain/.ssh', key)
-    story.add("plain", "--user", "plain")
+    user = "useradd -m -s /bin/sh plain && install -d -o plain -m 700 /home/plain/.ssh"
+    key = 'echo "$1" > /home/plain/.ssh/authorized_keys && chown plain /home/plain/.ssh/authorized_keys'
+    on(story.bare, f"{user} && {key}", story.controller.ssh_key())
+    story.add("plain", "--user", "plain", host="bare")
     try:
         job = story.controller.ended(story.controller.ask("provision", "plain"))
         assert job["state"] in ("failed", "partial"), story.controller.story(job)
@@ -159,32 +159,28 @@ def test_sudo_missing(story):
         assert story.controller.get("/hosts/plain")["state"] == "pending"
     finally:
         story.controller.command("hosts", "remove", "plain", "--yes")
-        on(story.bare, "userdel -r plain")
+        on(story.bare, "pkill -u plain; userdel -r plain", code=None)
 
 
 def test_full_disk_on_the_server(story):
     """Borg stops cleanly, earlier archives restore, and the next run works as soon as there is room."""
     path = repository_path(story, "web")
-    mount = f"mv '{path}' /srv/kept && mkdir -p '{path}' && mount -t tmpfs -o size=24m tmpfs '{path}'"
-    on(
-        story.vault,
-        f"{mount} && cp -a /srv/kept/. '{path}/' && chown --reference=/srv/kept '{path}' && chmod 700 '{path}'",
-    )
-    on(story.web, "head -c 40000000 /dev/urandom > /srv/data/big")
+    small = 'mount -t tmpfs -o size=$(($(du -sm /srv/kept | cut -f1) + 16))m tmpfs "$1"'
+    keep = 'cp -a /srv/kept/. "$1/" && chown --reference=/srv/kept "$1" && chmod 700 "$1"'
+    back = 'cp -a "$1/." /srv/kept/; umount "$1" && rmdir "$1" && mv /srv/kept "$1"'
+    on(story.vault, f'mv "$1" /srv/kept && mkdir "$1" && {small} && {keep}', path)
+    on(story.web, "head -c 60000000 /dev/urandom > /srv/data/big")
     try:
         failed_backup(story, "web", "disk_full")
         on(story.web, "rm -rf /srv/back")
         body = {"archive": "latest", "host": "web", "paths": ["/srv/data/stamp"], "destination": "/srv/back"}
         restore = story.controller.ended(story.controller.post("/restores", body, 202)["job"])
         assert restore["state"] == "succeeded", story.controller.story(restore)
-        on(story.vault, f"mount -o remount,size=200m '{path}'")
+        on(story.vault, 'mount -o remount,size=1g "$1"', path)
         story.controller.done("backup", "web")
     finally:
         on(story.web, "rm -f /srv/data/big")
-        on(
-            story.vault,
-            f"cp -a '{path}/.' /srv/kept/; umount '{path}' && rmdir '{path}' && mv /srv/kept '{path}'",
-        )
+        on(story.vault, back, path)
     assert archives(story.web)
 
 

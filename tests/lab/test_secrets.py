@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import sqlite3
 import threading
 import urllib.parse
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fleet import processes_of
+from saveos.runner.directory import private_root
 from support import on
 
 pytestmark = pytest.mark.lab
@@ -26,24 +28,37 @@ class Watch(threading.Thread):
         self.story = story
         self.seen = []
         self.over = threading.Event()
+        self.broken = ""
 
     def run(self):
-        """Sample until told to stop."""
-        while not self.over.wait(0.15):
-            self.seen.append(f"controller: {list(processes_of(self.story.controller).values())}")
-            for pid in processes_of(self.story.controller):
+        """Sample until told to stop; what goes wrong is kept for the test."""
+        try:
+            while not self.over.wait(0.15):
+                self.sample()
+        except Exception as error:  # noqa: BLE001 - a thread's own error would be lost
+            self.broken = repr(error)
+
+    def sample(self):
+        """Look once at everything that others could see."""
+        self.seen.append(f"controller: {list(processes_of(self.story.controller).values())}")
+        for pid in processes_of(self.story.controller):
+            try:
+                environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            self.seen.append(f"environment: {environment}")
+        self.seen.append(f"web: {on(self.story.web, 'ps -eo args --no-headers', code=None)}")
+        for path in walked(private_root(self.story.controller.home)):
+            if path.name != "ssh_key":
                 try:
-                    environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+                    self.seen.append(f"{path}: {path.read_bytes().decode(errors='replace')}")
                 except OSError:
                     continue
-                self.seen.append(f"environment: {environment}")
-            self.seen.append(f"web: {on(self.story.web, 'ps -eo args --no-headers', code=None)}")
-            for path in Path("/dev/shm").glob("saveos-*/**/*"):
-                if path.is_file() and path.name != "ssh_key":
-                    try:
-                        self.seen.append(f"{path}: {path.read_bytes().decode(errors='replace')}")
-                    except OSError:
-                        continue
+
+
+def walked(root):
+    """Return the files below a directory that changes meanwhile."""
+    return [Path(folder) / name for folder, _, names in os.walk(root) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +67,14 @@ def failed(fleet):
     controller = fleet.controller
     watch = Watch(fleet)
     kept = controller.get("/hosts/web")["policy_name"]
-    hooks = {"before": [f"test -n {HOOK}", f"echo {HOOK} >&2; exit 3"], "on_error": [f"echo {AFTER}"]}
+    before = [f"test -n {HOOK} && sleep 1", f"echo {HOOK} >&2; exit 3"]
+    hooks = {"before": before, "on_error": [f"echo {AFTER}"]}
     policy = {"name": "canary", "sources": ["/srv/data"], "hooks": hooks}
     controller.post("/policies", policy, 201)
     answer = controller.http("PATCH", "/hosts/web", {"policy": "canary"})
     assert answer.is_success, answer.text
     controller.stop()
-    controller.environment["SAVEOS_ANSIBLE_VERBOSITY"] = "3"
+    controller.environment["SAVEOS_VERBOSITY"] = "3"
     controller.start()
     watch.start()
     jobs = [
@@ -68,12 +84,14 @@ def failed(fleet):
     ]
     watch.over.set()
     watch.join()
+    assert not watch.broken, watch.broken
     yield {"fleet": fleet, "jobs": jobs, "seen": "\n".join(watch.seen)}
-    del controller.environment["SAVEOS_ANSIBLE_VERBOSITY"]
-    answer = controller.http("PATCH", "/hosts/web", {"policy": kept})
+    del controller.environment["SAVEOS_VERBOSITY"]
+    controller.http("PATCH", "/hosts/web", {"policy": kept}).raise_for_status()
     controller.stop()
     controller.start()
     controller.done("provision", "web")
+    assert controller.http("DELETE", "/policies/canary").is_success
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     max_jobs: int = Field(4, ge=1, le=64, description="Jobs that this worker runs at once")
     forks: int = Field(20, ge=1, le=200, description="Hosts that one job works on at once")
     lease_seconds: int = Field(15, ge=3, le=600, description="A job whose worker is silent so long is lost")
+    verbosity: int = Field(0, ge=0, le=4, description="Ansible's -v in jobs; its extra lines are not stored")
     secure_cookies: bool = False
     outgoing_allow: str = Field("", description="Networks beside public ones that alerts may be sent to")
     log_level: str = "info"

@@ -50,6 +50,7 @@ def play(
         grace=min(3.0, settings.lease_seconds / 6),
         forks=settings.forks,
         first_event=job.events,
+        verbosity=settings.verbosity,
         ssh_key=ssh_private_key(session, job.tenant_id).decode(),
     )
 
