@@ -213,7 +213,7 @@ def _sentence(response: "httpx.Response", login: Login) -> str:
             f"{response.url} answered {response.status_code} {response.reason_phrase}: is this the controller?"
         )
     sentence = str(problem["detail"]).strip()
-    if problem.get("field"):
+    if problem.get("field") and not sentence.startswith(f"{problem['field']}:"):
         sentence = f"{problem['field']}: {sentence}"
     if response.status_code == 401 and login.token:
         sentence += f" The token comes from {login.source}; `saveos login` makes a new one."
