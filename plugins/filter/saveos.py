@@ -25,6 +25,9 @@ NAMES = {
 }
 SHORTHANDS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
 WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+# A storage server tells its user and directory, and every host hands them to ssh: they must not be options there.
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+PLACE = re.compile(r"/[^\s\"'\\{}]*")
 
 
 def _number(text, field, low, high):
@@ -165,6 +168,11 @@ def _complete_ssh(item, host, hostvars, servers):
     )
     item["user"] = item.get("user") or result.get("user") or variables.get("server_user") or "saveos-borg"
     item["path"] = item.get("path") or f"{root}/repositories/{item['id']}"
+    if not USER.fullmatch(str(item["user"])) or not PLACE.fullmatch(str(item["path"])):
+        raise AnsibleFilterError(
+            f"agent_repositories of {host}: {item['user']!r} at {item['path']!r} is no user with an absolute path; "
+            f"if nobody set them, the storage server {server} told them and may be in wrong hands"
+        )
     item["host_keys"] = list(item["host_keys"] or result.get("host_keys") or [])
     item["exists"] = exists.get(item["id"])
     address = f"[{item['address']}]" if ":" in item["address"] else item["address"]

@@ -87,6 +87,16 @@ def test_a_repository_follows_what_the_server_play_found():
     assert (found["exists"], found["host_keys"]) == (True, ["k"])
 
 
+@pytest.mark.parametrize(
+    "told",
+    [{"user": "-oProxyCommand=touch pwned;"}, {"user": "a b"}, {"root": "relative"}, {"root": "/a\n{b}"}],
+)
+def test_a_hostile_storage_server_cannot_put_options_on_hosts_command_lines(told):
+    server = {"__server_storage": {"saveos": {"server": told}}}
+    with pytest.raises(AnsibleFilterError, match="storage server vault1 told them"):
+        saveos.agent_repositories([{"id": "r1"}], "web1", {"vault1": server}, GROUPS)
+
+
 def test_an_ipv6_server_has_brackets_in_its_url():
     assert "@[fd00::9]:22/" in repository(address="fd00::9")["url"]
 
