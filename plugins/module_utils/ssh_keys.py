@@ -54,9 +54,12 @@ def authorized_line(borg, path, entry):
                 f"quota {quota!r} must be a number of bytes, or one with K, M, G or T, such as 500G"
             )
         command += ["--storage-quota", quota]
-    return (
-        f'command="{" ".join(command)}",restrict {parse_key(entry["public_key"])} {MARK}{check_id(entry["id"])}'
-    )
+    repository = check_id(entry["id"])
+    try:
+        key = parse_key(entry["public_key"])
+    except ValueError as error:
+        raise ValueError(f"the public key for repository {repository} is refused: {error}") from error
+    return f'command="{" ".join(command)}",restrict {key} {MARK}{repository}'
 
 
 def comment_of(line):
@@ -69,15 +72,22 @@ def comment_of(line):
 def merge(text, lines, absent):
     """authorized_keys with our lines set and those of `absent` gone; every other line stays where it is.
 
-    ValueError when a key serves another repository already, because sshd takes only the first line of a key.
+    ValueError when a key serves another repository already, because sshd takes only the first line of a key,
+    and when two hosts want one repository, because only one may write to it.
     """
-    fresh = {comment_of(line): line for line in lines}
-    kept = []
+    wanted = {}
+    for line in lines:
+        if wanted.setdefault(comment_of(line), line) != line:
+            raise ValueError(
+                f"two hosts have the repository {comment_of(line)}: give each host an id of its own in "
+                "agent_repositories"
+            )
+    kept, fresh = [], dict(wanted)
     for line in text.splitlines():
         repository = comment_of(line)
-        if repository in absent:
-            continue
-        kept.append(fresh.pop(repository, line) if repository else line)
+        if repository in absent or (repository in wanted and repository not in fresh):
+            continue  # taken away, or a second line of it: an old key that would still open it
+        kept.append(fresh.pop(repository, line))
     kept += fresh.values()
     owner = {}
     for line in kept:

@@ -83,6 +83,22 @@ def test_merge_refuses_a_key_that_serves_another_repository():
         ssh_keys.merge(f"{line('a', 1)}\n", [line("b", 1)], [])
 
 
+def test_merge_refuses_two_hosts_on_one_repository():
+    with pytest.raises(ValueError, match=r"two hosts have the repository a: .*agent_repositories"):
+        ssh_keys.merge("", [line("a", 1), line("a", 2)], [])
+    assert ssh_keys.merge("", [line("a", 1), line("a", 1)], []) == f"{line('a', 1)}\n"
+
+
+def test_merge_leaves_no_second_line_with_an_old_key():
+    text = f"{line('a', 1)}\n{line('a', 2)}\n# mine\n# mine\n"
+    assert ssh_keys.merge(text, [line("a", 3)], []) == f"{line('a', 3)}\n# mine\n# mine\n"
+
+
+def test_a_refused_key_is_named_by_its_repository():
+    with pytest.raises(ValueError, match=r"public key for repository a .* not one SSH public key"):
+        ssh_keys.authorized_line("/opt/borg", "/srv/a", {"id": "a", "public_key": ["nonsense"]})
+
+
 def test_a_comment_line_that_ends_like_ours_is_not_ours():
     text = "# see saveos:a\n"
     assert ssh_keys.merge(text, [], ["a"]) == text
