@@ -25,7 +25,7 @@ NAMES = {
 }
 SHORTHANDS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
 WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-# A storage server tells its user and directory, and every host hands them to ssh: they must not be options there.
+# A storage server tells its user and directory, and every host hands them to ssh: they must be no options
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 PLACE = re.compile(r"/[^\s\"'\\{}]*")
 
@@ -170,8 +170,8 @@ def _complete_ssh(item, host, hostvars, servers):
     item["path"] = item.get("path") or f"{root}/repositories/{item['id']}"
     if not USER.fullmatch(str(item["user"])) or not PLACE.fullmatch(str(item["path"])):
         raise AnsibleFilterError(
-            f"agent_repositories of {host}: {item['user']!r} at {item['path']!r} is no user with an absolute path; "
-            f"if nobody set them, the storage server {server} told them and may be in wrong hands"
+            f"agent_repositories of {host}: {item['user']!r} is no user, or {item['path']!r} no absolute path; if "
+            f"nobody set them, the storage server {server} told them and may be in wrong hands"
         )
     item["host_keys"] = list(item["host_keys"] or result.get("host_keys") or [])
     item["exists"] = exists.get(item["id"])
