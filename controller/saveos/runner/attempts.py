@@ -141,8 +141,9 @@ def start(spec: Spec, home: Path) -> Attempt:
     forget(home, spec.name)
     directory, password = directories.build(spec, home)
     (directory / "play.json").write_text(json.dumps(_play(spec, home, directory)))
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(directory / "lock.new", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    (directory / "lock.new").rename(directory / "lock")  # seen only when held, else it looks like an orphan's
     errors = os.open(home / "run" / f"{spec.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     reading, writing = os.pipe()
     os.write(writing, f"{password}\n".encode())
@@ -183,16 +184,25 @@ def orphans(home: Path) -> Iterator[str]:
         try:
             lock = os.open(directory / "lock", os.O_RDWR)
         except (FileNotFoundError, NotADirectoryError):
-            if time.time() - directory.lstat().st_mtime > 60:
+            if _age(directory) > 60:
                 yield directory.name  # killed while it was being written
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield directory.name
+            if os.fstat(lock).st_nlink:  # else it ended by itself just now
+                yield directory.name
         except BlockingIOError:
             pass
         finally:
             os.close(lock)
+
+
+def _age(path: Path) -> float:
+    """Return seconds since a directory was changed; 0 when it is gone."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def end_orphan(home: Path, name: str) -> None:

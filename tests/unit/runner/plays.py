@@ -37,6 +37,7 @@ def spec(playbook: Path, *targets: Target, **changes: Any) -> Spec:
                 "playbook": playbook,
                 "targets": targets or (target("web1"),),
                 "fleet": FLEET,
+                "lease": 60,  # nobody renews it here, and the machine may be busy
             }
             | changes
         )

@@ -1,5 +1,6 @@
 """Real plays on local connections: how they end, and that nothing of them stays."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from saveos.runner import attempts
-from saveos.runner.directory import private_root, remove_root
+from saveos.runner.directory import private_root, remove, remove_root
 
 from . import plays
 
@@ -141,6 +142,39 @@ def test_orphan_is_found_and_ended(home: Path, tmp_path: Path) -> None:
     assert plays.running(token) == []
     assert private(home) == []
     attempt.finish()
+
+
+def test_looking_for_orphans_bears_plays_that_end_meanwhile(home: Path) -> None:
+    """One that has just ended is none: its mark is also that of the attempt's next play."""
+    root = private_root(home)
+    names = [f"{uuid.uuid4().hex}.1.main" for _ in range(3)]
+    for name in sorted(names):
+        (root / name).mkdir(mode=0o700)
+        (root / name / "lock").touch()
+    found = attempts.orphans(home)
+    first = next(found)
+    for path in private(home):
+        if path.name != first:
+            remove(path)
+    assert list(found) == []
+
+
+def test_play_that_is_being_started_is_no_orphan(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is held from the moment in which it can be seen."""
+    seen: list[str] = []
+    lock = fcntl.flock
+
+    def look_before(descriptor: int, how: int) -> None:
+        if how == fcntl.LOCK_EX:
+            seen.extend(attempts.orphans(home))
+        lock(descriptor, how)
+
+    monkeypatch.setattr(attempts.fcntl, "flock", look_before)
+    playbook = plays.play(tmp_path / "p.yml", "ansible.builtin.debug: {msg: hello}")
+    _, result = plays.finish(attempts.start(plays.spec(playbook), home))
+    assert (seen, result.reason) == ([], "exited")
 
 
 CANARY = "c4n4ry-9f1b"
