@@ -170,8 +170,8 @@ def _complete_ssh(item, host, hostvars, servers):
     item["path"] = item.get("path") or f"{root}/repositories/{item['id']}"
     if not USER.fullmatch(str(item["user"])) or not PLACE.fullmatch(str(item["path"])):
         raise AnsibleFilterError(
-            f"agent_repositories of {host}: {item['user']!r} is no user, or {item['path']!r} no absolute path; if "
-            f"nobody set them, the storage server {server} told them and may be in wrong hands"
+            f"agent_repositories of {host}: {item['user']!r} is no user, or {item['path']!r} no absolute path; "
+            f"if nobody set them, the storage server {server} told them and may be in wrong hands"
         )
     item["host_keys"] = list(item["host_keys"] or result.get("host_keys") or [])
     item["exists"] = exists.get(item["id"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,30 @@ def test_a_run_takes_its_request_once(agent, host):
     assert (run.run_id, run.trigger, run.job_id) == (RUN, "job", "j1")
     assert agent.pending_request(host.settings) is None
     assert agent.load(host.settings, "active.json")["run_id"] == RUN
+
+
+def test_a_request_that_comes_while_a_timers_run_begins_is_not_lost(agent, host, monkeypatch):
+    announce = agent.Run.announce
+
+    def slowly(run):
+        agent.put_request(host.settings, RUN, "j1", "job")
+        announce(run)
+
+    monkeypatch.setattr(agent.Run, "announce", slowly)
+    assert agent.next_run(host.settings, "timer").run_id != RUN
+    assert agent.pending_request(host.settings)["run_id"] == RUN
+    assert agent.next_run(host.settings, "timer").run_id == RUN
+    assert agent.pending_request(host.settings) is None
+
+
+def test_a_restore_onto_a_mount_point_is_refused_before_it_extracts(agent, host, monkeypatch):
+    mount = host.base / "mounted"
+    mount.mkdir()
+    request = agent.RestoreRequest(RUN, "", "host", "", "latest", (), str(mount))
+    assert agent.check_restore(host.settings, request) == mount
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == mount)  # to mount takes root
+    with pytest.raises(agent.AgentError, match="is a mount point"):
+        agent.check_restore(host.settings, request)
 
 
 def test_a_request_with_a_record_is_not_run_again(agent, host):
