@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import uuid
 
 import yaml
@@ -275,23 +276,55 @@ def borgmatic_config(policy, repository):
         )
     if policy["upload_rate_limit"]:
         config["upload_rate_limit"] = int(policy["upload_rate_limit"])
-    if commands := _commands(policy["hooks"]):
+    if commands := _commands(policy["hooks"], etc):
         config["commands"] = commands
     return merge_hash(config, policy["overrides"], recursive=True)
 
 
-def _commands(hooks):
-    moments = {
-        "before": {"before": "action", "when": ["create"]},
-        "after": {"after": "action", "when": ["create"], "states": ["finish"]},
-        "on_error": {"after": "error"},
+MOMENTS = {
+    "before": {"before": "action", "when": ["create"]},
+    "after": {"after": "action", "when": ["create"], "states": ["finish"]},
+    "on_error": {"after": "error"},
+}
+
+
+def hook_files(policy):
+    """The files that hold the commands of a policy's hooks, {path: command}.
+
+    Hooks may hold secrets, and a command line is seen by everybody on the host while it runs.
+    """
+    _check_hooks(policy["hooks"])
+    return {
+        _hook_file(policy["etc"], name, number): command
+        for name in MOMENTS
+        for number, command in enumerate(policy["hooks"].get(name) or [], 1)
     }
+
+
+def _hook_file(etc, name, number):
+    return f"{etc}/hooks/{name}-{number}"
+
+
+def _commands(hooks, etc):
+    _check_hooks(hooks)
+    return [
+        {
+            **moment,
+            "run": [
+                f"sh {shlex.quote(_hook_file(etc, name, number))}" for number, _ in enumerate(hooks[name], 1)
+            ],
+        }
+        for name, moment in MOMENTS.items()
+        if hooks.get(name)
+    ]
+
+
+def _check_hooks(hooks):
     for name, commands in hooks.items():  # no sentence may quote a value: hooks can hold secrets
-        if name not in moments:
-            raise AnsibleFilterError(f"agent_hooks has no moment {name!r}, only {', '.join(moments)}")
+        if name not in MOMENTS:
+            raise AnsibleFilterError(f"agent_hooks has no moment {name!r}, only {', '.join(MOMENTS)}")
         if not isinstance(commands, list) or not all(isinstance(command, str) for command in commands):
             raise AnsibleFilterError(f"agent_hooks: {name} must be a list of commands")
-    return [{**moment, "run": list(hooks[name])} for name, moment in moments.items() if hooks.get(name)]
 
 
 def agent_problems(entries, policy, schedule, hostvars, groups):
@@ -317,5 +350,6 @@ class FilterModule:
             "check_cron": check_cron,
             "cron_to_calendar": cron_to_calendar,
             "default_repositories": default_repositories,
+            "hook_files": hook_files,
             "server_repositories": server_repositories,
         }

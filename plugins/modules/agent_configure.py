@@ -3,6 +3,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -47,6 +48,10 @@ options:
     description: By repository id, the text of its borgmatic configuration. It may hold secrets.
     type: dict
     required: true
+  hooks:
+    description: By path, the commands that the configurations run around a backup. They may hold secrets.
+    type: dict
+    default: {}
 attributes:
   check_mode: {support: full, description: Says what would be made; a diff shows no value that may be secret.}
 """
@@ -148,6 +153,14 @@ def write_configs(host, etc, configs):
         host.file(file, text, 0o600, show=showable)
 
 
+def write_hooks(host, directory, hooks):
+    """Put the hooks' files in place; they are run by their names."""
+    if hooks or os.path.isdir(directory):
+        host.directory(directory, 0o700)
+    for file, command in hooks.items():
+        host.file(file, command + "\n", 0o600, show=False)
+
+
 def complaint(output):
     """borgmatic's reasons by option, without the values that it quotes: they may be secret."""
     told = []
@@ -229,6 +242,7 @@ def main():
             "agent": {"type": "dict", "required": True},
             "repositories": {"type": "list", "elements": "dict", "required": True, "no_log": False},
             "configs": {"type": "dict", "required": True, "no_log": True},
+            "hooks": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -249,9 +263,13 @@ def main():
             host.fail(str(error))
         pins = read(known_hosts) or ""
     host.file(known_hosts, pins, 0o644)
+    hooks = module.params["hooks"]
+    write_hooks(host, f"{etc}/hooks", hooks)
     write_configs(
         host, etc, {f"{etc}/borgmatic/{key}.yaml": text for key, text in module.params["configs"].items()}
     )
+    for file in set(glob.glob(f"{etc}/hooks/*")) - set(hooks):
+        host.absent(file)
     agent = {**module.params["agent"], "init": init_system(), "borg": BORG, "borgmatic": BORGMATIC}
     host.file(f"{etc}/agent.json", json.dumps(agent, indent=1) + "\n", 0o600)
 

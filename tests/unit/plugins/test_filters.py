@@ -176,12 +176,20 @@ def test_own_secrets_and_state_are_never_in_an_archive():
 
 
 def test_hooks_become_commands_around_create():
-    found = config(hooks={"before": ["a"], "after": ["b"], "on_error": ["c"]})["commands"]
+    found = config(hooks={"before": ["a", "x"], "after": ["b"], "on_error": ["c"]})["commands"]
+    folder = "sh /etc/saveos/hooks"
     assert found == [
-        {"before": "action", "when": ["create"], "run": ["a"]},
-        {"after": "action", "when": ["create"], "states": ["finish"], "run": ["b"]},
-        {"after": "error", "run": ["c"]},
+        {"before": "action", "when": ["create"], "run": [f"{folder}/before-1", f"{folder}/before-2"]},
+        {"after": "action", "when": ["create"], "states": ["finish"], "run": [f"{folder}/after-1"]},
+        {"after": "error", "run": [f"{folder}/on_error-1"]},
     ]
+
+
+def test_hooks_are_files_so_that_no_command_line_shows_them():
+    policy = {**POLICY, "hooks": {"before": ["a", "x"], "on_error": ["c"]}}
+    folder = "/etc/saveos/hooks"
+    found = {f"{folder}/before-1": "a", f"{folder}/before-2": "x", f"{folder}/on_error-1": "c"}
+    assert saveos.hook_files(policy) == found
 
 
 def test_overrides_are_merged_last_and_deeply():
