@@ -8,7 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import saveos.app  # noqa: F401 - all tables
+from saveos.accounts.models import Tenant
+from saveos.core.database import Database
+from saveos.core.security import load_kek
+from saveos.hosts.models import Host
 from serving import BIN, Controller
+from sqlalchemy import select
 
 from bench.common import ROOT, Table, more, ratio, seconds, timed
 
@@ -75,23 +81,14 @@ class BenchController(Controller):
 
 def add_hosts(controller: Controller, names: list[str]) -> None:
     """Write hosts of connection local straight into the database; no route makes such hosts."""
-    program = (
-        "import sys\n"
-        "from sqlalchemy import select\n"
-        "from saveos.accounts.models import Tenant\n"
-        "from saveos.core.database import Database\n"
-        "from saveos.core.security import load_kek\n"
-        "from saveos.core.settings import get_settings\n"
-        "from saveos.hosts.models import Host\n"
-        "settings = get_settings()\n"
-        "with Database(settings.sqlalchemy_url, load_kek(settings.home)).session() as session:\n"
-        "    tenant = session.scalar(select(Tenant.id))\n"
-        "    for name in sys.argv[1:]:\n"
-        "        host = Host(tenant_id=tenant, name=name, address='127.0.0.1', state='enrolled')\n"
-        "        host.connection = 'local'\n"
-        "        session.add(host)\n"
-    )
-    subprocess.run([sys.executable, "-c", program, *names], env=controller.environment, check=True)
+    database = Database(f"sqlite:///{controller.home / 'saveos.db'}", load_kek(controller.home))
+    with database.session() as session:
+        tenant_id = session.scalars(select(Tenant.id)).one()
+        for name in names:
+            host = Host(tenant_id=tenant_id, name=name, address="127.0.0.1", state="enrolled")
+            host.connection = "local"
+            session.add(host)
+    database.close()
 
 
 def by_hand(place: Path) -> None:
