@@ -27,8 +27,9 @@ need_root() {
     command -v sudo >/dev/null 2>&1 ||
         stop "this needs root, and there is no sudo: log in as root and run it again."
     say "This needs root; continuing with sudo."
-    # shellcheck disable=SC2046 # one word a variable; none of them may hold a space but PATHS
-    exec sudo env PATHS="${PATHS:-}" $(env | grep -E '^SAVEOS_[A-Z_]+=[^[:space:]]+$') sh "$ROOT/scripts/setup.sh" "$@"
+    # by name: a value on a command line is seen by everybody and logged by sudo, and some are secret
+    kept=$(env | sed -nE 's/^(PATHS|SAVEOS_[A-Z_]+)=.+/\1/p' | paste -sd ,)
+    exec sudo ${kept:+"--preserve-env=$kept"} sh "$ROOT/scripts/setup.sh" "$@"
 }
 
 check_machine() {
@@ -222,7 +223,7 @@ case $command in
     up) up ;;
     down) installed down "$@" ;;
     purge) installed purge "$@" ;;
-    venv) check_machine && venv runtime ;;
+    venv) check_machine && venv runtime && sh scripts/link-collection.sh ;;
     dev) check_machine && venv dev && prepare ;;
     check) check ;;
     test) test_all ;;
