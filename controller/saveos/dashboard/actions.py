@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from saveos.accounts.access import describe
-from saveos.core.errors import Forbidden, Invalid
+from saveos.core.errors import Invalid
 from saveos.dashboard.rendering import View
 from saveos.jobs.models import Job
 from saveos.maintenance import service as maintenance
@@ -26,9 +26,7 @@ def start(
     parameters: dict[str, Any] | None = None,
 ) -> Job:
     """Queue an operation on hosts, or on all. Raises Forbidden, NotFound, Invalid."""
-    found = maintenance.get_operation(operation)
-    if not page.actor.may(found.right):
-        raise Forbidden(f"this needs the right {found.right}: ask an admin for it")
+    maintenance.check_right(page.actor, maintenance.get_operation(operation))
     job = maintenance.start(
         page.session,
         page.tenant_id,

@@ -119,7 +119,10 @@ def _change(
     with state.database.session() as session:
         user = service.get_user(session, actor.tenant_id, actor.user_id)
     try:
-        service.change_password(state.database, user, current, new, address=actor.address, cookie=actor.cookie)
+        home = state.settings.home
+        service.change_password(
+            state.database, home, user, current, new, address=actor.address, cookie=actor.cookie
+        )
     except Problem as problem:
         if not problem.field:
             raise

@@ -16,6 +16,7 @@ from saveos.dashboard import actions, queries, words
 from saveos.dashboard.rendering import View, environment, redirect, url, view
 from saveos.jobs import logs, service
 from saveos.jobs.models import ACTIVE, FINAL, Job, JobHost
+from saveos.maintenance import service as maintenance
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("jobs:read"))]
@@ -235,6 +236,6 @@ def cancel(page: Writer, job_id: uuid.UUID) -> Response:
 @router.post("/jobs/{job_id}/retry")
 def retry(page: Writer, job_id: uuid.UUID) -> Response:
     """Run a job again for the hosts that failed, and go to the new job."""
-    job = service.retry(page.session, page.tenant_id, job_id, who=page.actor.name, trigger="dashboard")
+    job = maintenance.retry(page.session, page.actor, job_id, trigger="dashboard")
     describe(page.session, f"job:{job.id}", operation=job.operation, retry_of=str(job_id))
     return redirect(f"/jobs/{job.id}", actions.flash(job))
