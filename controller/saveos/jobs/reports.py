@@ -91,7 +91,9 @@ def _take_runs(session: Session, job: Job, run_ids: list[uuid.UUID]) -> None:
     mine = and_(Run.tenant_id == job.tenant_id, Run.id.in_(run_ids), Run.trigger != "job")
     before = session.scalars(select(Run.job_id).where(mine, Run.job_id.is_not(None))).all()
     session.execute(update(Run).where(mine).values(job_id=job.id))
-    adopted = [each.id for each in session.scalars(select(Job).where(Job.id.in_(before))) if _is_adopted(each)]
+    # A host said which job its run belongs to, so this may be anybody's.
+    own = select(Job).where(Job.id.in_(before), Job.tenant_id == job.tenant_id)
+    adopted = [each.id for each in session.scalars(own) if _is_adopted(each)]
     session.execute(delete(Job).where(Job.id.in_(adopted)))
 
 

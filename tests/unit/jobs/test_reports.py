@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from saveos.accounts.keys import make_tenant
 from saveos.checkins.models import Run
 from saveos.core.clock import now
 from saveos.core.errors import Conflict, Invalid
+from saveos.hosts.models import Host
 from saveos.jobs import reports, service
 from saveos.jobs.schemas import ReportIn
 from sqlalchemy import select
@@ -141,6 +143,23 @@ def test_report_takes_no_run_of_another_tenant_or_job(
         reports.record(session, tenant_id, report(host, run_id), "token")
     with database.session() as session:
         assert session.scalar(select(Run.job_id).where(Run.id == run_id)) == job_id
+
+
+def test_report_takes_away_no_job_of_another_tenant(
+    database: Any, tenant_id: Any, add_host: Any, told: Any
+) -> None:
+    """A hostile host says that its run belongs to a job of somebody else, which was made of a run too."""
+    told(add_host("web1"), "timer")
+    adopt(database)
+    (theirs,) = all_jobs(database, tenant_id)
+    with database.session() as session:
+        other = make_tenant(session, "other").id
+        host = Host(tenant_id=other, name="evil", address="127.0.0.1")
+        session.add(host)
+    run_id = told(host, "playbook", tenant_id=other, job_id=theirs.id)
+    with database.session() as session:
+        reports.record(session, other, report(host, run_id), "token")
+    assert [job.id for job in all_jobs(database, tenant_id)] == [theirs.id]
 
 
 def test_report_with_times_that_cannot_be_is_refused(session: Any, tenant_id: Any, add_host: Any) -> None:
