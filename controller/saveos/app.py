@@ -19,7 +19,7 @@ from saveos import __version__, migrations
 from saveos.accounts import api as accounts
 from saveos.accounts.access import Actor, current_actor, find_actor, require
 from saveos.accounts.models import Tenant
-from saveos.accounts.service import bootstrap
+from saveos.accounts.service import FIRST_LOGIN_FILE, bootstrap
 from saveos.alerts import api as alerts
 from saveos.archives import api as archives
 from saveos.checkins import api as checkins
@@ -103,7 +103,7 @@ def open_state(settings: Settings) -> State:
         made = bootstrap(session)
         ensure_default(session, made.tenant_id)
         if made.password:
-            _write_private(settings.home / "admin-password", made.password)
+            _write_private(settings.home / FIRST_LOGIN_FILE, made.password)
     return State(settings, database, Feed())
 
 

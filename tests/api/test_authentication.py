@@ -41,6 +41,7 @@ def test_log_in_and_the_one_time_password(api, installation):
     change = {"current": password, "new": "a better secret"}
     assert api.post("/auth/password", change, token="", headers=origin).status_code == 204
     assert api.get("/hosts", token="").status_code == 200
+    assert not (installation.home / "admin-password").exists(), "it opens nothing any more"
     assert api.post("/auth/logout", token="", headers=origin).status_code == 204
     assert api.get("/hosts", token="").status_code == 401
     assert api.post("/auth/login", {"name": "admin", "password": password}, token="").status_code == 401

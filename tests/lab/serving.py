@@ -57,7 +57,7 @@ class Controller:
         self.log = home.with_name(f"{home.name}.log")
         self.program = [str(BIN / "saveos"), "serve"]
         self.process: subprocess.Popen[bytes] | None = None
-        self.token = ""
+        self.token = self.password = ""
 
     def start(self) -> None:
         """Start and wait until it answers; the first time log in as a person would."""
@@ -77,9 +77,12 @@ class Controller:
             self.token = json.loads((self.home / "cli.json").read_text())["token"]
 
     def own_password(self) -> str:
-        """Log in with the one-time password and choose one, as the dashboard makes the admin do; return it."""
+        """Log in with the one-time password and choose one, as the dashboard makes the admin do; return it.
+
+        It is kept as `password` too.
+        """
         once = (self.home / "admin-password").read_text().strip()
-        chosen = "correct horse battery staple"
+        chosen = self.password = "correct horse battery staple"
         with httpx.Client(
             base_url=f"{self.url}/api/v1", headers={"Origin": self.url}, trust_env=False
         ) as person:

@@ -105,7 +105,7 @@ def canaries(failed):
         "passphrase": on(fleet.web, "cat /etc/saveos/repositories/*/passphrase"),
         "agent's SSH key": on(fleet.web, "sed -n 3p /etc/saveos/ssh/id_ed25519"),
         "admin token": fleet.controller.token,
-        "admin password": (fleet.controller.home / "admin-password").read_text().strip(),
+        "admin password": fleet.controller.password,
     }
     assert all(len(value) > 10 for value in found.values()), found.keys()
     return {
@@ -164,7 +164,7 @@ def readable(value):
 def test_files_of_the_controller_hold_none(failed, canaries):
     """Logs, spools, artifacts, write-ahead log: only the files that are made to hold a secret do."""
     controller = failed["fleet"].controller
-    secret_files = {"cli.json": "admin token", "admin-password": "admin password"}
+    secret_files = {"cli.json": "admin token"}
     files = [controller.log, *(path for path in controller.home.rglob("*") if path.is_file())]
     assert len(files) > 3
     for path in files:

@@ -92,7 +92,13 @@ def change_password(request: Request, state: StateDep, actor: CurrentActor, body
     with state.database.session() as session:
         user = service.get_user(session, actor.tenant_id, actor.user_id)
     service.change_password(
-        state.database, user, body.current, body.new, address=actor.address, cookie=actor.cookie
+        state.database,
+        state.settings.home,
+        user,
+        body.current,
+        body.new,
+        address=actor.address,
+        cookie=actor.cookie,
     )
 
 

@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -53,6 +54,7 @@ RIGHTS = {
 }
 AGENT_RIGHTS = frozenset({"checkins:write"})
 LOGIN_DAYS = 7
+FIRST_LOGIN_FILE = "admin-password"  # below the home: the first admin's one-time password
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,12 @@ def check_password(database: Database, name: str, password: str, address: str) -
 
 
 def change_password(
-    database: Database, user: User, current: str, new: str, *, address: str, cookie: str | None
+    database: Database, home: Path, user: User, current: str, new: str, *, address: str, cookie: str | None
 ) -> None:
-    """Set a user's own password and end their other sessions. Raises Invalid when `current` is wrong."""
+    """Set a user's own password and end their other sessions. Raises Invalid when `current` is wrong.
+
+    The file in `home` that told the first one-time password goes with that password.
+    """
     try:
         check_password(database, user.name, current, address)
     except Unauthenticated as error:
@@ -176,6 +181,9 @@ def change_password(
         row.password_hash, row.must_change_password = hashed, False
         end_logins(session, user.id, but=cookie)
         record(session, user.tenant_id, user.name, "change password", f"user:{user.name}", address=address)
+    told = home / FIRST_LOGIN_FILE
+    if told.is_file() and told.read_text().strip() == current:
+        told.unlink()
 
 
 def open_login(session: Session, user: User, address: str) -> str:

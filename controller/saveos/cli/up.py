@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from saveos import __version__
 from saveos.accounts.models import Tenant, Token, User
-from saveos.accounts.service import bootstrap, create_token
+from saveos.accounts.service import FIRST_LOGIN_FILE, bootstrap, create_token
 from saveos.app import open_state
 from saveos.cli import installation, leftovers, local_ssh, output, preflight, process, proof
 from saveos.cli.client import Client, Login, stored_login, write_login
@@ -91,7 +91,7 @@ def _open_installation(here: Installation, url: str) -> tuple[str, str | None]:
                 label = f"saveos command on {socket.gethostname()}"
                 _, secret = create_token(session, tenant.id, admin, label[:100], ["*"])
                 write_login(here.home / "cli.json", url, secret)
-            password_file = here.home / "admin-password"
+            password_file = here.home / FIRST_LOGIN_FILE
             if not admin.must_change_password:
                 password_file.unlink(missing_ok=True)
             password = password_file.read_text().strip() if password_file.exists() else None
