@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from saveos.hosts.models import Host
+from saveos.jobs import queue
 from saveos.jobs.models import Job, JobHost
 from sqlalchemy import select
 
@@ -45,6 +46,15 @@ def test_backup_leases_host_and_repository(api: Any, fleet: Any) -> None:
         f"host:{fleet['web2']['id']}",
     }
     assert sum(each.startswith("repository:") for each in resources) == 2
+
+
+def test_health_waits_for_no_other_job(api: Any, fleet: Any) -> None:
+    start(api, "backup", {"hosts": ["web1"]})
+    job = start(api, "health", {"hosts": ["web1"]}).json()
+    with api.database.session() as session:
+        claimed = queue.claim(session, "w1", 30, 10)
+        assert [each.operation for each in claimed] == ["backup", "health"]
+        assert session.get_one(Job, uuid.UUID(job["id"])).blocked_by == ""
 
 
 def test_provision_takes_the_storage_server_along(api: Any, fleet: Any) -> None:

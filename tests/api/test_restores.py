@@ -7,6 +7,8 @@ import pytest
 from saveos.archives.models import Archive
 from saveos.core.clock import now
 from saveos.hosts.models import Host
+from saveos.jobs import queue
+from saveos.jobs.models import Job
 from saveos.repositories.models import Repository
 from sqlalchemy import select
 
@@ -93,6 +95,20 @@ def test_restore_to_another_host_is_refused_with_the_way(api: Any, archive: Any)
     )
     answer = api.post("/restores", {"archive": archive["id"], "target_host": "web2"})
     assert (answer.status_code, answer.json()["field"]) == (422, "target_host")
+
+
+def test_retry_needs_the_right_to_restore_and_is_a_restore_too(api: Any, archive: Any) -> None:
+    made = api.made("/restores", {"archive": archive["id"], "paths": ["/etc"]})
+    with api.database.session() as session:
+        queue.finish(session, session.get_one(Job, uuid.UUID(made["job"]["id"])), "lost", "its worker was gone")
+    path = f"/jobs/{made['job']['id']}/retry"
+    narrow = api.made("/tokens", {"name": "ci", "scopes": ["jobs:read", "jobs:write"]})["token"]
+    refused = api.post(path, token=narrow)
+    assert (refused.status_code, "restores:write" in refused.text) == (403, True)
+    again = api.post(path)
+    assert again.status_code == 202
+    newest = api.get("/restores").json()["items"][0]
+    assert (newest["job_id"], newest["paths"], newest["state"]) == (again.json()["id"], ["/etc"], "queued")
 
 
 def test_rights_and_tenants(api: Any, archive: Any) -> None:

@@ -1,16 +1,15 @@
-"""Routes of jobs: find, follow, cancel, retry; reports of runs by hand."""
+"""Routes of jobs: find, follow, cancel; reports of runs by hand. Retry is in maintenance/api.py."""
 
 import uuid
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from saveos.accounts.access import Actor, describe, require
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, decode_id, split
 from saveos.core.web import SessionDep, StateDep
 from saveos.jobs import logs, reports, service, streams
-from saveos.jobs.doors import door
 from saveos.jobs.schemas import EventOut, JobHostOut, JobOut, LogOut, ReportIn
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -122,24 +121,4 @@ def cancel_job(session: SessionDep, actor: Writer, job_id: uuid.UUID) -> JobOut:
     """Cancel a job, on its hosts too."""
     job = service.cancel(session, actor.tenant_id, job_id, actor.name)
     describe(session, f"job:{job.id}", operation=job.operation)
-    return service.describe(job)
-
-
-@router.post("/{job_id}/retry", status_code=202)
-def retry_job(
-    request: Request,
-    session: SessionDep,
-    actor: Writer,
-    job_id: uuid.UUID,
-    response: Response,
-    idempotency_key: Annotated[str | None, Header()] = None,
-) -> JobOut:
-    """Run a final job again for the hosts that did not succeed; makes a new job."""
-    asked = service.fingerprint("retry", job_id)
-    job = service.known(session, actor.tenant_id, idempotency_key, asked)
-    if job is None:
-        job = service.retry(session, actor.tenant_id, job_id, who=actor.name, trigger=door(request, actor))
-        job = service.remember(session, job, idempotency_key, asked)
-    describe(session, f"job:{job.id}", operation=job.operation, retry_of=str(job_id))
-    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return service.describe(job)

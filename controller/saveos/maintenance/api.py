@@ -1,11 +1,11 @@
-"""Routes of operations: the table, starting one, its history."""
+"""Routes of operations: the table, starting one, its history; retry of a job."""
 
+import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from saveos.accounts.access import Actor, describe, require
-from saveos.core.errors import Forbidden
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
 from saveos.core.web import SessionDep
 from saveos.jobs import service as jobs
@@ -15,13 +15,13 @@ from saveos.maintenance import service
 from saveos.maintenance.operations import OPERATIONS
 from saveos.maintenance.schemas import BackupIn, OperationOut, StartIn, Targets
 
-router = APIRouter(tags=["maintenance"])
+router = APIRouter()
 
 Reader = Annotated[Actor, Depends(require("jobs:read"))]
 IdempotencyKey = Annotated[str | None, Header(description="The same key never makes a second job")]
 
 
-@router.get("/maintenance")
+@router.get("/maintenance", tags=["maintenance"])
 def list_operations(_actor: Reader) -> Page[OperationOut]:
     """List the operations, with the JSON schemas of their parameters."""
     return Page(
@@ -41,7 +41,7 @@ def list_operations(_actor: Reader) -> Page[OperationOut]:
     )
 
 
-@router.get("/maintenance/{operation}")
+@router.get("/maintenance/{operation}", tags=["maintenance"])
 def list_operation_jobs(
     session: SessionDep, actor: Reader, operation: str, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[JobOut]:
@@ -52,7 +52,7 @@ def list_operation_jobs(
     return Page(items=[jobs.describe(job) for job in page], next=following)
 
 
-@router.post("/maintenance/{operation}", status_code=202)
+@router.post("/maintenance/{operation}", status_code=202, tags=["maintenance"])
 def start_operation(
     request: Request,
     session: SessionDep,
@@ -63,9 +63,7 @@ def start_operation(
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
     """Start an operation on hosts; 202 with the job, whose links lead to its log and events."""
-    found = service.get_operation(operation)
-    if not actor.may(found.right):
-        raise Forbidden(f"this needs the right {found.right}: ask an admin for it, or use another token")
+    service.check_right(actor, service.get_operation(operation))
     job = service.start(
         session,
         actor.tenant_id,
@@ -82,7 +80,7 @@ def start_operation(
     return jobs.describe(job)
 
 
-@router.post("/backup", status_code=202)
+@router.post("/backup", status_code=202, tags=["maintenance"])
 def back_up(
     request: Request,
     session: SessionDep,
@@ -94,3 +92,19 @@ def back_up(
     """Back hosts up now; the short form of POST /maintenance/backup."""
     asked = StartIn(targets=Targets(hosts=body.hosts))
     return start_operation(request, session, actor, "backup", asked, response, idempotency_key)
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202, tags=["jobs"])
+def retry_job(
+    request: Request,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("jobs:write"))],
+    job_id: uuid.UUID,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
+    """Run a final job again for the hosts that did not succeed; makes a new job."""
+    job = service.retry(session, actor, job_id, trigger=door(request, actor), idempotency_key=idempotency_key)
+    describe(session, f"job:{job.id}", operation=job.operation, retry_of=str(job_id))
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return jobs.describe(job)

@@ -48,6 +48,7 @@ class Operation:
     `needs` says what a target must be; `idempotent` whether a lost attempt is repeated by itself;
     `timeout` is in seconds; `stop_playbook` ends what goes on at a host after a cancel; `done_key` is
     the key of a host's result with which it is done. `servers` takes the targets' storage servers along.
+    `exclusive` operations lease their hosts and repositories; the others only read and run beside any.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Operation:
     idempotent: bool = True
     needs: Literal["agents", "both"] = "agents"
     servers: bool = False
+    exclusive: bool = True
     timeout: int = 86_400
     stop_playbook: str = ""
     done_key: str = ""
@@ -110,6 +112,7 @@ OPERATIONS = {
             "health",
             "health.yml",
             "Is each host well",
+            exclusive=False,  # asks the host's agent, which takes no lock and asks no repository
             timeout=600,
             done_key="health",
             on_result=results.examined,

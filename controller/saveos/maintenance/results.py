@@ -109,7 +109,8 @@ def examined(session: Session, job: Job, row: JobHost) -> None:
 
 
 def _host(session: Session, row: JobHost) -> Host | None:
-    return session.get(Host, row.host_id) if row.host_id else None
+    """Return the row's host, locked: `health` may tell of it while another job does."""
+    return session.get(Host, row.host_id, with_for_update=True) if row.host_id else None
 
 
 def _parsed(model: type[Provisioned], data: dict[str, Any]) -> Provisioned:

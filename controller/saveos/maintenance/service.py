@@ -1,4 +1,4 @@
-"""Verbs of maintenance: start an operation on hosts."""
+"""Verbs of maintenance: start an operation on hosts, retry its job."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from saveos.core.errors import Invalid, NotFound
+from saveos.accounts.access import Actor
+from saveos.core.errors import Forbidden, Invalid, NotFound
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.hosts.service import find_hosts
 from saveos.jobs import service as jobs
@@ -25,6 +26,12 @@ def get_operation(name: str) -> Operation:
     if name not in OPERATIONS:
         raise NotFound(f"there is no operation {name[:40]}: there are {', '.join(OPERATIONS)}")
     return OPERATIONS[name]
+
+
+def check_right(actor: Actor, operation: Operation) -> None:
+    """Raise Forbidden when the actor may not run the operation."""
+    if not actor.may(operation.right):
+        raise Forbidden(f"this needs the right {operation.right}: ask an admin for it, or use another token")
 
 
 def start(
@@ -56,8 +63,8 @@ def start(
     if job := jobs.known(session, tenant_id, idempotency_key, asked):
         return job
     members = [Member(host.id, host.name) for host in hosts]
-    resources = [f"host:{host.id}" for host in hosts]
     stores = of_hosts(session, tenant_id, [host.id for host in hosts])
+    resources = [f"host:{host.id}" for host in hosts]
     resources += [f"repository:{store.id}" for each in stores.values() for store in each]
     if operation.servers:
         servers = _servers(session, tenant_id, hosts, stores.values())
@@ -68,7 +75,7 @@ def start(
         tenant_id,
         operation=name,
         members=members,
-        resources=resources,
+        resources=resources if operation.exclusive else [],
         targets=targets.model_dump(exclude_defaults=True),
         parameters=values,
         timeout=operation.timeout,
@@ -77,6 +84,26 @@ def start(
         requested_by=requested_by,
     )
     return jobs.remember(session, job, idempotency_key, asked)
+
+
+def retry(
+    session: Session, actor: Actor, job_id: uuid.UUID, *, trigger: str, idempotency_key: str | None = None
+) -> Job:
+    """Queue a final job again for its hosts that did not succeed, or return what the same request made before.
+
+    Raises NotFound, Conflict, and Forbidden as the operation itself would.
+    """
+    before = jobs.get_job(session, actor.tenant_id, job_id)
+    if before.operation in OPERATIONS:  # else it was run by hand, and is refused below
+        check_right(actor, OPERATIONS[before.operation])
+    asked = jobs.fingerprint("retry", job_id)
+    if job := jobs.known(session, actor.tenant_id, idempotency_key, asked):
+        return job
+    made = jobs.retry(session, actor.tenant_id, job_id, who=actor.name, trigger=trigger)
+    job = jobs.remember(session, made, idempotency_key, asked)
+    if job is made:
+        restores.repeat(session, before, job)
+    return job
 
 
 def _restore(

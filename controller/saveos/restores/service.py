@@ -1,4 +1,4 @@
-"""Verbs of restores: ask, list."""
+"""Verbs of restores: ask, repeat, list."""
 
 import uuid
 from collections.abc import Sequence
@@ -82,6 +82,24 @@ def request(
     session.add(restore)
     session.flush()
     return restore, job
+
+
+def repeat(session: Session, before: Job, job: Job) -> None:
+    """Note that `job` tries again what `before` was to restore; a job of another operation changes nothing."""
+    asked = session.scalar(select(Restore).where(Restore.job_id == before.id))
+    if asked is None:
+        return
+    again = Restore(
+        tenant_id=asked.tenant_id,
+        archive_id=asked.archive_id,
+        host_id=asked.host_id,
+        job_id=job.id,
+        paths=asked.paths,
+        destination=asked.destination,
+        requested_by=job.requested_by,
+    )
+    session.add(again)
+    session.flush()
 
 
 def _archive(session: Session, tenant_id: uuid.UUID, ref: str, host: str | None) -> Archive:
