@@ -12,7 +12,7 @@ export PATH="$VENV/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 # What a fresh Debian machine may lack. The headers are for the agent bundle, which is built once.
-RUN_PACKAGES="python3-venv openssh-client openssh-server"
+RUN_PACKAGES="acl python3-venv openssh-client openssh-server"
 BUNDLE_PACKAGES="gcc libc6-dev binutils pkg-config python3-dev libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev"
 TEST_PACKAGES="git openssh-client openssh-server postgresql chromium podman runc netavark iptables nftables mmdebstrap"
 

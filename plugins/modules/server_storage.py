@@ -7,7 +7,7 @@ import glob
 import os
 import pwd
 import shutil
-import stat
+import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, init_system, read, run
@@ -28,6 +28,10 @@ options:
     description: Directory of the repositories, and the home of a user that is made.
     type: str
     required: true
+  open_parents:
+    description: Let the user alone pass through closed parents of O(root), by an ACL; else refuse them.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full, description: Says what would be made.}
 """
@@ -116,17 +120,33 @@ def ensure_user(host, user, root):
     return entry
 
 
-def refuse_closed_parents(host, root, entry):
-    """The user must be able to reach the repositories."""
-    parent = os.path.dirname(root)
-    while parent != "/":
-        mode = os.stat(parent)
-        open_to = stat.S_IXOTH if mode.st_uid != entry.pw_uid else stat.S_IXUSR
-        if not mode.st_mode & open_to and not (mode.st_gid == entry.pw_gid and mode.st_mode & stat.S_IXGRP):
+def can_enter(entry, directory):
+    """Whether the user may pass through a directory: asked as that user, so that ACLs count too."""
+    groups = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    return subprocess.run(["test", "-x", directory], check=False, **groups).returncode == 0
+
+
+def ensure_way_in(host, root, entry, open_parents):
+    """The user must be able to reach the repositories: let it pass through its parents, if that is wanted."""
+    if host.module.check_mode or can_enter(entry, root):
+        return
+    parents = [root]
+    while parents[0] != "/":
+        parents.insert(0, os.path.dirname(parents[0]))
+    for directory in parents:
+        if can_enter(entry, directory):
+            continue
+        if not open_parents or not shutil.which("setfacl"):
             host.fail(
-                f"{entry.pw_name} cannot reach {root}, because {parent} is closed to it: chmod o+x {parent}"
+                f"{entry.pw_name} cannot reach {root}: {directory} is closed to it: chmod o+x {directory}"
             )
-        parent = os.path.dirname(parent)
+        host.do(
+            f"let {entry.pw_name} pass through {directory}",
+            "setfacl",
+            "-m",
+            f"u:{entry.pw_name}:--x",
+            directory,
+        )
 
 
 def warn_of_refusals(module, settings, user):
@@ -150,7 +170,11 @@ def public_keys(settings):
 
 def main():
     module = AnsibleModule(
-        argument_spec={"user": {"required": True}, "root": {"required": True}},
+        argument_spec={
+            "user": {"required": True},
+            "root": {"required": True},
+            "open_parents": {"type": "bool", "default": False},
+        },
         supports_check_mode=True,
     )
     host = Converge(module)
@@ -166,7 +190,7 @@ def main():
         # root owns the keys: who breaks out of the forced command still cannot let others in
         host.directory(entry.pw_dir, 0o755)
         host.directory(f"{entry.pw_dir}/.ssh", 0o750, 0, gid)
-        refuse_closed_parents(host, root, entry)
+        ensure_way_in(host, root, entry, module.params["open_parents"])
     settings = sshd_settings(user) if os.path.exists(SSHD) else {}
     warn_of_refusals(module, settings, user)
     disk = shutil.disk_usage(root if os.path.isdir(root) else "/")

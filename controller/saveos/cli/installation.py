@@ -88,6 +88,7 @@ class Installation:
             return {}
         return {
             "server_root": str(self.storage),
+            "server_open_parents": True,
             "server_user": self.named("saveos-borg"),
             "agent_home": str(self.home / "agent"),
             "agent_instance": self.instance,

@@ -10,11 +10,6 @@ from saveos.cli.common import All, Limit, Wait, examples, group
 from saveos.cli.errors import FAILED, FINDINGS, CommandError
 
 FINAL = ("succeeded", "partial", "failed", "canceled", "timed_out", "lost")
-ADVICE = {
-    "canceled": "It was canceled.",
-    "timed_out": "It ran out of time.",
-    "lost": "Its worker died; look at the host, then `saveos jobs retry`.",
-}
 
 jobs = group("Tracked runs of operations.")
 Job = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
@@ -169,7 +164,6 @@ def summary(client: Client, job: dict[str, Any]) -> str:
         f"{job['operation']} {job['state']} after {took}: {job['hosts_done']} of {job['hosts_total']} hosts."
     ]
     lines += [output.clean(job["error"])] if job.get("error") else []
-    lines += [ADVICE[job["state"]]] if job["state"] in ADVICE else []
     for host in client.page(f"/jobs/{job['id']}/hosts", None)["items"]:
         words = output.clean(host.get("error") or "") or result_words(host.get("result") or {})
         if words:

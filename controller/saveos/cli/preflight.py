@@ -71,9 +71,9 @@ def _check_home(home: Path) -> None:
 def _check_way_in(home: Path) -> None:
     """The storage server's user, who is not root, must reach its repositories below the home."""
     closed = [path for path in home.parents if path.exists() and not path.stat().st_mode & 0o001]
-    if closed:
+    if closed and not shutil.which("setfacl"):
         raise CommandError(
             f"SAVEOS_HOME lies under {closed[0]}, which only its owner may enter, and the storage server's "
-            f"user must reach its repositories: choose another SAVEOS_HOME, or chmod o+x {closed[0]}",
+            "user must reach its repositories: install the package acl, or choose another SAVEOS_HOME",
             USAGE,
         )
