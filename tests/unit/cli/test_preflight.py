@@ -62,9 +62,13 @@ def test_a_home_that_cron_and_sshd_could_misread_is_refused(home, monkeypatch):
         preflight.check([])
 
 
-def test_a_home_that_the_storage_servers_user_cannot_reach_is_refused(home):
+def test_a_closed_way_to_the_home_needs_acls(home, monkeypatch):
     home.parent.chmod(0o700)
-    with pytest.raises(CommandError, match=rf"chmod o\+x {home.parent}$"):
+    tools = {"setfacl": "/usr/bin/setfacl"}
+    monkeypatch.setattr(preflight.shutil, "which", tools.get)
+    assert preflight.check([]).home == home
+    tools.clear()
+    with pytest.raises(CommandError, match=rf"under {home.parent}, which only its owner.*package acl"):
         preflight.check([])
 
 
