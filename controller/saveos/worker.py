@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import select
@@ -40,6 +41,7 @@ LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
 HOUSEKEEPING = 5.0  # seconds between looks at lost jobs and runs without a job
 BATCH = 0.25  # seconds between batches of a running job's events
 ERRORS_KEPT = 20
+GOES_ON = " A run may go on at a host, because it could not be ended there: see the log."
 
 T = TypeVar("T")
 
@@ -133,7 +135,7 @@ class Worker:
             for row in progress.store(session, job, lines):
                 if job.operation in OPERATIONS:
                     take_over(session, OPERATIONS[job.operation], job, row)
-        attempts.forget(self.settings.home, name)
+        forget_plays(self.settings.home, job.id, job.attempt)
 
     def _end_orphans(self) -> None:
         for name in attempts.orphans(self.settings.home):
@@ -155,6 +157,7 @@ class Run:
         self._pending: list[Line] = []  # read from the spool, not stored yet
         self._said: list[str] = []  # what Ansible says beside its tasks, for a play that never began
         self._recap = False
+        self._goes_on = ""  # set when the stop play could not end what runs on the hosts
 
     @property
     def operation(self) -> Operation:
@@ -165,7 +168,8 @@ class Run:
         """End the play, once; what goes on at its hosts is ended after it."""
         if not self._canceled:
             self._canceled = True
-            if attempt := self._attempt:
+            attempt = self._attempt
+            if attempt and attempt.spec.phase == "main":  # the other one ends what the first began
                 attempt.cancel()
 
     def stop(self) -> None:
@@ -179,6 +183,7 @@ class Run:
             self._go()
         except LeaseLost:
             log.warning("job %s: its lease was lost", self.mine.job_id)
+            self._forget()  # who judged the attempt has stored what it said
         except Exception:
             log.exception("job %s stumbled", self.mine.job_id)
             self._fail("An unexpected error: look into the controller's log, then retry.")
@@ -199,10 +204,14 @@ class Run:
             ended = self._play(stop=True)
             if ended is not None and ended.reason in ("stopped", "killed", "worker-lost"):
                 result = ended
+            elif ended is not None and ended.code != 0:
+                self._goes_on = GOES_ON
         final = result
         self._step(lambda session, job: self._conclude(session, job, final))
-        for phase in ("main", "stop"):
-            attempts.forget(self.settings.home, f"{self.mine.job_id.hex}.{self.mine.attempt}.{phase}")
+        self._forget()
+
+    def _forget(self) -> None:
+        forget_plays(self.settings.home, self.mine.job_id, self.mine.attempt)
 
     def _play(self, *, stop: bool) -> Result | None:
         """Run one play to its end. None when there was nothing to run; a main play then failed."""
@@ -211,12 +220,15 @@ class Run:
                 lambda session, _: variables.play(session, self.settings, self.operation, self.mine, stop=stop)
             )
             attempt = attempts.start(spec, self.settings.home) if spec else None
-            fault = "its hosts are gone"
+            fault = ""
         except (Problem, security.CannotOpen, ValueError, OSError) as error:
             attempt, fault = None, str(error)
         if attempt is None or spec is None:
             if not stop:
-                self._fail(f"The job could not begin: {fault}")
+                self._fail(f"The job could not begin: {fault or 'its hosts are gone'}")
+            elif fault:
+                log.warning("job %s: its hosts cannot be told to stop: %s", self.mine.job_id, fault)
+                self._goes_on = GOES_ON
             return None
         self._attempt = attempt
         if self._stopped:
@@ -297,9 +309,10 @@ class Run:
         if result.reason in why:
             queue.give_up(session, job, why[result.reason], idempotent=self.operation.idempotent)
         elif result.reason == "canceled":
-            queue.finish(session, job, "canceled", f"Canceled by {job.canceled_by}.", "canceled")
+            text = f"Canceled by {job.canceled_by}.{self._goes_on}"
+            queue.finish(session, job, "canceled", text, "canceled")
         elif result.reason == "timeout":
-            text = f"It did not end within {job.timeout} s: look at its hosts, then retry."
+            text = f"It did not end within {job.timeout} s: look at its hosts, then retry.{self._goes_on}"
             queue.finish(session, job, "timed_out", text, "timeout")
         else:
             queue.finish(session, job, *self._outcome(session, job, result))
@@ -329,6 +342,7 @@ class Run:
             self._step(lambda session, job: queue.finish(session, job, "failed", text, "play-failed"))
         except LeaseLost:
             log.warning("job %s: its lease was lost", self.mine.job_id)
+        self._forget()
 
     def _step(self, act: Callable[[Session, Job], T]) -> T:
         """Do one thing to the job in one transaction, while the attempt is the job's; wait for the database."""
@@ -341,6 +355,12 @@ class Run:
                     raise
                 log.warning("job %s waits for the database: %s", self.mine.job_id, error.orig)
                 time.sleep(1)
+
+
+def forget_plays(home: Path, job_id: uuid.UUID, attempt: int) -> None:
+    """Remove the spools and results of an attempt's plays, once they are stored."""
+    for phase in ("main", "stop"):
+        attempts.forget(home, f"{job_id.hex}.{attempt}.{phase}")
 
 
 def take_over(session: Session, operation: Operation, job: Job, row: JobHost) -> None:

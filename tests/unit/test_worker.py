@@ -143,6 +143,37 @@ def test_cancel_ends_the_processes_and_then_the_run_on_the_host(
     assert [host.state for host in jobs.hosts(job_id)] == ["canceled"]
 
 
+def test_cancel_says_when_it_could_not_end_the_run_on_the_host(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, token: str
+) -> None:
+    use_play("backup", SLEEP.format(token), stop=["ansible.builtin.fail: {msg: no way}"])
+    start_worker()
+    job_id = enqueue([add_host("web1")], "backup")
+    eventually(lambda: running(token))
+    jobs.cancel(job_id)
+    job = jobs.wait(job_id)
+    assert job.state == "canceled"
+    assert "may go on" in job.error
+    assert "no way" in jobs.log(job_id)
+
+
+def test_cancel_after_the_timeout_lets_the_stop_end(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, token: str, tmp_path: Path
+) -> None:
+    stop = [
+        f"ansible.builtin.command: touch {tmp_path}/stopping",
+        "ansible.builtin.command: sleep 3",
+        f"ansible.builtin.command: touch {tmp_path}/stopped",
+    ]
+    use_play("backup", SLEEP.format(token), stop=stop)
+    start_worker()
+    job_id = enqueue([add_host("web1")], "backup", timeout=3)
+    eventually((tmp_path / "stopping").exists, 40)
+    jobs.cancel(job_id)
+    assert jobs.wait(job_id).state == "timed_out"
+    assert (tmp_path / "stopped").exists()
+
+
 def test_cancel_before_the_start(use_play: Any, add_host: Any, enqueue: Any, jobs: Any) -> None:
     job_id = enqueue([add_host("web1")])
     assert jobs.cancel(job_id).state == "canceled"

@@ -185,8 +185,9 @@ def give_up(session: Session, job: Job, why: str, *, idempotent: bool) -> None:
         job.state = "queued"
         count_hosts(session, job)
         return
-    again = "It was tried three times. " if idempotent else "It is not repeated by itself. "
-    finish(session, job, "lost", f"{why.capitalize()}. {again}Look at its hosts, then retry it.", "worker-lost")
+    again = "It was tried three times" if idempotent else "It is not repeated by itself"
+    text = f"{why.capitalize()}. {again}, and what it began may go on at its hosts: look there, then retry it."
+    finish(session, job, "lost", text, "worker-lost")
     logs.say(session, job, job.error)
 
 

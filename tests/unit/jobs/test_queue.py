@@ -108,6 +108,7 @@ def test_what_is_not_idempotent_is_lost_at_once(database: Any, enqueue: Any, add
     expire(database)
     reap(database, idempotent=False)
     assert jobs.get(job_id).state == "lost"
+    assert "may go on at its hosts" in jobs.get(job_id).error
     assert [host.state for host in jobs.hosts(job_id)] == ["canceled"]
 
 
