@@ -63,9 +63,12 @@ class Provisioned(BaseModel):
 
 
 def provisioned(session: Session, job: Job, row: JobHost) -> None:
-    """Store a host's identity; a host that is done is enrolled. A check stores nothing."""
+    """Store a host's identity; a host that is done is enrolled. A check stores nothing.
+
+    Nor does a host that was taken out while the play ran: its tokens have ended for good.
+    """
     host = _host(session, row)
-    if host is None or job.mode == "check":
+    if host is None or job.mode == "check" or host.state == "decommissioned":
         return
     found = _parsed(Provisioned, row.result)
     if found.identity:

@@ -52,6 +52,14 @@ def test_check_mode_and_failure_enrol_nobody(told: Any) -> None:
     assert told(results.provisioned, IDENTITY, state="failed").state == "pending"
 
 
+def test_host_that_was_taken_out_meanwhile_gets_no_token(told: Any, database: Any) -> None:
+    with database.session() as session:
+        session.get_one(Host, told.host.id).state = "decommissioned"
+    assert told(results.provisioned, IDENTITY, state="changed").state == "decommissioned"
+    with database.session() as session:
+        assert session.scalars(select(Token).where(Token.host_id == told.host.id)).all() == []
+
+
 def test_only_own_repositories_are_initialised(told: Any, database: Any, tenant_id: Any, add_host: Any) -> None:
     other = add_host("web2")
     with database.session() as session:
