@@ -32,6 +32,7 @@ PAGES = {
     "add-host": "/hosts/new",
     "jobs": "/jobs",
     "job": "/jobs/{failed_job}",
+    "alerts": "/alerts",
     "archives": "/hosts/{host}/archives",
     "archive": "/archives/{archive_id}?path=/etc",
     "restore": "/archives/{archive_id}/restore?paths=/etc/nginx",

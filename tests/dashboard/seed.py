@@ -16,6 +16,7 @@ from typing import Any
 
 from saveos.accounts.models import Tenant, User
 from saveos.accounts.service import create_user
+from saveos.alerts import service as alerts
 from saveos.archives.models import Archive
 from saveos.checkins.models import Run
 from saveos.core.clock import now
@@ -71,6 +72,7 @@ def seed(session: Session, count: int = 60) -> Seeded:
     repositories = _repositories(session, tenant_id, hosts, store)
     archives = _history(session, tenant_id, hosts, repositories, chance, days=30 if count <= 500 else 14)
     session.flush()
+    _alerts(session, tenant_id)
     return _jobs(session, tenant_id, hosts, archives, chance)
 
 
@@ -79,6 +81,20 @@ def _users(session: Session, tenant_id: uuid.UUID) -> None:
     for name, role in (("marie", "admin"), ("vera", "viewer"), ("otto", "operator"), ("paula", "viewer")):
         user, _ = create_user(session, tenant_id, name, role, PASSWORD)
         user.password_hash = hashed
+
+
+def _alerts(session: Session, tenant_id: uuid.UUID) -> None:
+    """What the first sweep finds: one is taken care of, one is muted, and a channel was mended."""
+    alerts.sweep(session)
+    found = alerts.list_alerts(session, tenant_id, limit=2)
+    for alert, act in zip(found, ("acknowledge", "mute"), strict=False):
+        if act == "mute":
+            alerts.mute(session, tenant_id, alert.id, now() + timedelta(days=1))
+        else:
+            alerts.acknowledge(session, tenant_id, alert.id, "marie")
+    cause = ("channel_failing", "channel:ops")
+    alerts.open_alert(session, tenant_id, *cause, "The channel ops took nothing for four hours.")
+    alerts.resolve_alert(session, tenant_id, *cause)
 
 
 def _store(session: Session, tenant_id: uuid.UUID) -> Host:

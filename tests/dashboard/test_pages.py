@@ -19,6 +19,8 @@ PAGES = {
     "jobs": "/jobs",
     "job-running": "/jobs/{running_job}",
     "job-failed": "/jobs/{failed_job}",
+    "alerts": "/alerts",
+    "alerts-resolved": "/alerts?state=resolved",
     "archives": "/archives",
     "archive": "/archives/{archive_id}?path=/etc",
     "archive-closed": "/archives/{archive_id}?path=/srv",
@@ -88,6 +90,7 @@ def test_fresh_installation_shows_its_first_steps(
         "/": "Welcome to SaveOS",
         "/hosts": "No hosts yet",
         "/jobs": "No jobs yet",
+        "/alerts": "All quiet",
         "/archives": "No archives yet",
         "/restores": "No restores yet",
     }.items():

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from saveos.alerts.models import UNRESOLVED, Alert
 from saveos.archives.models import Archive
 from saveos.checkins.models import Run
 from saveos.core.clock import now
@@ -68,6 +69,19 @@ def count_active(session: Session, tenant_id: uuid.UUID) -> int:
     """Return how many jobs are queued or running."""
     query = select(func.count()).where(Job.state.in_(ACTIVE), Job.tenant_id == tenant_id)
     return session.scalar(query) or 0
+
+
+def count_open_alerts(session: Session, tenant_id: uuid.UUID) -> int:
+    """Return how many alerts nobody has taken care of."""
+    # UNRESOLVED is for the planner: the index holds only such rows
+    query = select(func.count()).where(Alert.tenant_id == tenant_id, UNRESOLVED, Alert.state == "open")
+    return session.scalar(query) or 0
+
+
+def count_alerts(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
+    """Return the number of alerts by state."""
+    query = select(Alert.state, func.count()).where(Alert.tenant_id == tenant_id).group_by(Alert.state)
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def host_rows(session: Session, hosts: Sequence[Host]) -> list[HostRow]:

@@ -164,13 +164,14 @@ class View:
         return self.actor.tenant_id
 
     def render(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """Render a page with menu, toast and the number of active jobs."""
+        """Render a page with menu, toast and the menu's numbers."""
         base = {
             "active_jobs": queries.count_active(self.session, self.tenant_id),
             "can_restore": self.actor.may("restores:write"),
             "can_run": self.actor.may("jobs:write"),
             "can_write": self.actor.may("hosts:write"),
             "here": here(self.request),
+            "open_alerts": queries.count_open_alerts(self.session, self.tenant_id),
             "toast": _toast(self.request),
             "user_name": self.actor.name,
         }
@@ -214,6 +215,9 @@ def _toast(request: Request) -> dict[str, str] | None:
         "saved": i18n.gettext("Saved"),
         "password": i18n.gettext("Password changed"),
         "added": i18n.gettext("Host added"),
+        "acknowledged": i18n.gettext("Acknowledged"),
+        "muted": i18n.gettext("Muted"),
+        "unmuted": i18n.gettext("No longer muted"),
     }
     if code == "started" and kind in words.operations:
         name = i18n.gettext(words.operations[kind])

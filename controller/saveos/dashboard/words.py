@@ -55,6 +55,27 @@ runs = {
     "failed": Shown("bad", mark("Failed")),
     "canceled": Shown("idle", mark("Canceled")),
 }
+alerts = {
+    "open": Shown("bad", mark("Open")),
+    "acknowledged": Shown("busy", mark("Acknowledged")),
+    "muted": Shown("idle", mark("Muted")),
+    "resolved": Shown("good", mark("Resolved")),
+}
+severities = {"critical": mark("critical"), "warning": mark("warning"), "info": mark("for information")}
+rules = {  # rule → (title, sentence; empty where only the alert's own summary can tell)
+    "overdue": (mark("Backup overdue"), mark("The next backup is past its time.")),
+    "silent": (
+        mark("Agent silent"),
+        mark("A backup is missing, and nothing was heard of the host since. Is it running and connected?"),
+    ),
+    "failed": (mark("Backup failed"), mark("The last run failed. The host's page says why.")),
+    "never_enrolled": (
+        mark("Never provisioned"),
+        mark("The host is in the inventory, but was never provisioned."),
+    ),
+    "never_backed_up": (mark("Never backed up"), mark("The host is in care and has no backup yet.")),
+    "channel_failing": (mark("Channel does not deliver"), ""),
+}
 operations = {
     "backup": mark("Backup"),
     "restore": mark("Restore"),

@@ -16,7 +16,7 @@ function show(state) {
   if (state === "off") missed = true;
   else if (missed) {
     missed = false; // whatever changed while the feed was away
-    for (const topic of ["hosts", "jobs", "archives"]) fire(topic);
+    for (const topic of ["hosts", "jobs", "archives", "alerts"]) fire(topic);
   }
 }
 

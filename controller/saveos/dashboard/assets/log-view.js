@@ -102,6 +102,8 @@ class LogView extends HTMLElement {
     this.stream.addEventListener("log", (message) => this.arrived(JSON.parse(message.data)));
     this.stream.addEventListener("end", () => {
       this.ended = true;
+      const head = this.querySelector("[data-ended]");
+      head.textContent = head.dataset.ended;
       this.disconnect();
     });
   }

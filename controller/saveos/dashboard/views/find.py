@@ -45,12 +45,14 @@ def _hosts(found: list[Any]) -> list[dict[str, str]]:
 
 
 def _places(page: View) -> list[dict[str, str]]:
-    # icon="layout-dashboard" icon="history" icon="restore" icon="settings" icon="plus" icon="alert-triangle"
+    # icon="layout-dashboard" icon="history" icon="restore" icon="settings" icon="plus"
+    # icon="bell" icon="alert-triangle"
     places = [
         _result("/", "layout-dashboard", gettext("Overview"), gettext("page")),
         _result("/hosts", "server-2", gettext("Hosts"), gettext("page")),
         _result("/jobs", "list-check", gettext("Jobs"), gettext("page")),
         _result("/jobs?state=problem", "alert-triangle", gettext("Jobs with problems"), gettext("page")),
+        _result("/alerts", "bell", gettext("Alerts"), gettext("page")),
         _result("/archives", "history", gettext("Archives"), gettext("page")),
         _result("/restores", "restore", gettext("Restores"), gettext("page")),
         _result("/settings", "settings", gettext("Settings"), gettext("page")),
