@@ -271,12 +271,12 @@ def count_archives(session: Session, host_id: uuid.UUID) -> int:
     return session.scalar(select(func.count()).where(Archive.host_id == host_id)) or 0
 
 
-def job_archives(session: Session, job_id: uuid.UUID) -> dict[uuid.UUID, list[Archive]]:
-    """Return the archives that a job's runs made, by host."""
+def job_archives(session: Session, job: Job) -> dict[uuid.UUID, list[Archive]]:
+    """Return the archives that a job's runs made, by host. A host says which job; only the tenant's count."""
     query = (
         select(Archive)
         .join(Run, Run.id == Archive.run_id)
-        .where(Run.job_id == job_id)
+        .where(Run.job_id == job.id, Run.tenant_id == job.tenant_id)
         .order_by(Archive.started_at)
         .limit(1000)
     )

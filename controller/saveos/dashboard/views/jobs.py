@@ -94,7 +94,7 @@ def show_job(page: Reader, job_id: uuid.UUID, host: Filter = "", all: bool = Fal
     hosts.sort(key=lambda each: (_ORDER.get(each.state, 2), each.name))
     shown = hosts if all else hosts[:GRID_HOSTS]
     tasks = _tasks(shown)
-    archives = queries.job_archives(page.session, job.id)
+    archives = queries.job_archives(page.session, job)
     return page.render(
         "jobs/detail.html",
         job=job,
