@@ -87,7 +87,7 @@ def require(right: str, *, audit: bool = True) -> Callable[..., Actor]:
     """Return a dependency that gives the actor when it has `right`, and notes each write in the audit trail.
 
     The note is in the route's own transaction, so it says what was done, not what was tried;
-    `audit.describe` adds to it. With `audit=False` no transaction is opened.
+    `describe` adds to it. With `audit=False` no transaction is opened.
     """
 
     def check(request: Request, actor: CurrentActor) -> Actor:

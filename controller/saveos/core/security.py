@@ -2,8 +2,7 @@
 
 Envelope: a key-encryption key (KEK) of the installation wraps one data key per tenant; values are
 sealed with AES-256-GCM under the data key, bound to the place they live in (tenant, table, row,
-column), so that a sealed value copied to another row does not open. See trust.md's decisions in
-docs/decisions.
+column), so that a sealed value copied to another row does not open. See docs/security.md.
 """
 
 import hashlib
