@@ -24,7 +24,7 @@ BARE = """
 export BORG_REPO=ssh://root@$1/srv/bare BORG_PASSPHRASE=bench BORG_BASE_DIR=/root/bare LANG=C.UTF-8
 known=/root/bare/known_hosts
 export BORG_RSH="ssh -i /etc/saveos/ssh/id_ed25519 -o BatchMode=yes -o UserKnownHostsFile=$known"
-export BORG_REMOTE_PATH=/opt/saveos/bin/borg
+export BORG_REMOTE_PATH=$2
 exec /opt/saveos/bin/borg
 """
 
@@ -44,33 +44,35 @@ def run(options: argparse.Namespace) -> Table:
     with start_fleet({"vault": "bookworm", "web": "bookworm"}) as fleet:
         on(fleet.web, "rm -rf /srv/data")
         on(fleet.web, MAKE, str(options.files), str(options.file_size), seconds=600)
-        prepare_bare(fleet)
+        bare_borg = prepare_bare(fleet)
         on(
             fleet.web, "find /srv/data -type f -exec cat {} + | wc -c", seconds=600
         )  # both start with warm pages
-        bare, job = [bare_backup(fleet)], [http_backup(fleet)]
+        bare, job = [bare_backup(fleet, bare_borg)], [http_backup(fleet)]
         table.add("first", seconds(bare), seconds(job), ratio(job, bare), more(job, bare))
         bare, job = [], []
         for _ in range(options.repeats):
-            bare.append(bare_backup(fleet))
+            bare.append(bare_backup(fleet, bare_borg))
             job.append(http_backup(fleet))
         table.add("unchanged", seconds(bare), seconds(job), ratio(job, bare), more(job, bare))
     return table
 
 
-def prepare_bare(fleet: Fleet) -> None:
-    """Make a repository of the same kind beside, reached as root with the agent's own key."""
+def prepare_bare(fleet: Fleet) -> str:
+    """Make a repository of the same kind, reached as root with the agent's key; return the server's borg."""
+    borg = on(fleet.vault, r"""sed -n 's/^command="\([^ ]*\) serve.*/\1/p' /srv/saveos/.ssh/authorized_keys""")
     key = on(fleet.web, "cat /etc/saveos/ssh/id_ed25519.pub")
     on(fleet.vault, 'echo "$1" >> /root/.ssh/authorized_keys2', key)
     known = f"{fleet.vault.ip} {fleet.vault.host_key()}\n"
     on(fleet.web, "mkdir -p /root/bare && cat > /root/bare/known_hosts", stdin=known)
-    on(fleet.web, f"{BARE.strip()} init --encryption repokey-blake2", fleet.vault.ip)
+    on(fleet.web, f"{BARE.strip()} init --encryption repokey-blake2", fleet.vault.ip, borg)
+    return borg
 
 
-def bare_backup(fleet: Fleet) -> float:
+def bare_backup(fleet: Fleet, borg: str) -> float:
     """Time `borg create` with the options that the policy has."""
     create = f"{BARE.strip()} create --compression zstd,3 --exclude-caches ::{{now:%Y%m%dT%H%M%S.%f}} /srv/data"
-    return timed(lambda: on(fleet.web, create, fleet.vault.ip, seconds=900))
+    return timed(lambda: on(fleet.web, create, fleet.vault.ip, borg, seconds=900))
 
 
 def http_backup(fleet: Fleet) -> float:

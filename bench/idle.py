@@ -1,6 +1,7 @@
 """What an idle controller costs: CPU and memory with hosts in the table and one dashboard open."""
 
 import argparse
+import contextlib
 import os
 import tempfile
 import threading
@@ -53,8 +54,9 @@ def keep_open(controller: Controller) -> None:
             browser.get(page).raise_for_status()
         with browser.stream("GET", "/events") as answer:
             answer.raise_for_status()
-            for _ in answer.iter_lines():
-                pass
+            with contextlib.suppress(httpx.RemoteProtocolError):  # the controller was stopped
+                for _ in answer.iter_lines():
+                    pass
 
 
 def family(controller: Controller) -> list[int]:
