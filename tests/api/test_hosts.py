@@ -251,3 +251,14 @@ def test_a_late_host_is_found(api):
         session.execute(update(Host).values(last_run_state="succeeded", **values))
     assert api.get("/hosts/web1").json()["protection"] == "late"
     assert len(api.get("/hosts?protection=late").json()["items"]) == 1
+
+
+def test_a_storage_server_known_by_loopback_is_refused_until_its_address_is_named(api):
+    api.made("/hosts", {"name": "here", "address": "127.0.0.1", "is_storage_server": True, "is_agent": False})
+    far = {"name": "far", "address": "10.9.8.7", "repository": {"kind": "ssh", "server": "here"}}
+    refused = api.post("/hosts", far)
+    assert refused.status_code == 422
+    assert "--reached-at" in refused.json()["detail"]
+    assert api.get("/hosts/far").status_code == 404  # nothing half-made
+    assert api.patch("/hosts/here", {"variables": {"server_address": "10.9.8.1"}}).status_code == 200
+    assert api.post("/hosts", far).status_code == 201

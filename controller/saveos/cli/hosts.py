@@ -136,7 +136,48 @@ def add_host(
             )
         return
     output.say(f"Added {host['name']}.")
-    asked = {"targets": {"hosts": [host["name"]]}, "mode": "run", "parameters": {}}
+    _provision(client, host["name"])
+
+
+@hosts.command(
+    "set",
+    epilog=examples(
+        "saveos hosts set web1 --policy web --provision",
+        "saveos hosts set vm --reached-at 10.0.0.2     let other hosts store backups on this machine",
+    ),
+)
+def set_host(
+    host: Annotated[str, typer.Argument(help="Name or id.")],
+    address: Annotated[str, typer.Option(help="IP address or host name.")] = "",
+    port: Annotated[int, typer.Option(help="Its SSH port.", min=0, max=65535)] = 0,
+    policy: Annotated[str, typer.Option(help="Policy, by name.")] = "",
+    reached_at: Annotated[
+        str, typer.Option("--reached-at", help="Storage server: the address that hosts reach it by.")
+    ] = "",
+    provision: Annotated[
+        bool, typer.Option("--provision", help="Provision it now, and show progress.")
+    ] = False,
+) -> None:
+    """Change a host. It takes effect when the host is next provisioned."""
+    client = Client()
+    asked = {"address": address, "port": port, "policy": policy}
+    body: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    if reached_at:
+        known = client.get(f"/hosts/{segment(host)}")
+        body["variables"] = known["variables"] | {"server_address": reached_at}
+    if not body:
+        raise CommandError("Say what to change: --address, --port, --policy or --reached-at.", USAGE)
+    changed = client.patch(f"/hosts/{segment(host)}", body)
+    if provision:
+        _provision(client, changed["name"])
+    elif output.is_json():
+        output.emit(changed)
+    else:
+        print(f"Changed {host}. Provision it with: saveos maintenance provision {host} --wait")
+
+
+def _provision(client: Client, name: str) -> None:
+    asked = {"targets": {"hosts": [name]}, "mode": "run", "parameters": {}}
     accepted(client, client.post("/maintenance/provision", asked, once=True), wait=True)
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -106,6 +107,14 @@ def _quota(value: str) -> str:
     if value and not re.fullmatch(r"\d{1,12}(\.\d{1,3})?[KMGT]?", value):
         raise ValueError("a quota looks like 500G or 2T; empty is none")
     return value
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address means the machine itself, whichever machine reads it."""
+    try:
+        return ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 Text = Annotated[str, Field(max_length=200), AfterValidator(_clean_text)]

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from saveos.core.clock import now
 from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.core.inputs import is_loopback
 from saveos.hosts.models import Host
 from saveos.hosts.schemas import RepositoryFor
 from saveos.hosts.service import get_host
@@ -26,6 +27,7 @@ def create_repository(session: Session, tenant_id: uuid.UUID, host: Host, asked:
     server = None
     if asked.kind == "ssh":
         server = _server(session, tenant_id, asked.server)
+        _refuse_unreachable(server, host)
         if asked.path:
             raise Invalid(
                 "the server chooses the path: leave it out, or use kind local", field="repository.path"
@@ -145,6 +147,17 @@ def _server(session: Session, tenant_id: uuid.UUID, ref: str | None) -> Host:
     if not server.is_storage_server or server.state == "decommissioned":
         raise Invalid(f"{server.name} is no storage server", field=field)
     return server
+
+
+def _refuse_unreachable(server: Host, host: Host) -> None:
+    """A server known by a loopback address, as after `saveos up`, is another one on every other host."""
+    address = str(server.variables.get("server_address") or server.address)
+    if is_loopback(address) and not is_loopback(host.address):
+        raise Invalid(
+            f"{server.name} is known as {address}, where {host.name} would find itself: name an address that "
+            f"hosts reach it by (saveos hosts set {server.name} --reached-at ADDRESS), or another server",
+            field="repository.server",
+        )
 
 
 def _with_names(tenant_id: uuid.UUID) -> Select[Any, Any, Any]:
