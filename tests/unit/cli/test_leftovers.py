@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_a_controller_of_a_deleted_home_is_stopped(machine):
     _, deleted = machine
     command = [sys.executable, "-I", "-S", keeper.__file__, str(deleted.home), "sleep", "60"]
     keeping = subprocess.Popen(command)
+    while not Path(f"/proc/{keeping.pid}/cmdline").read_bytes():
+        time.sleep(0.01)  # the kernel shows a new program's arguments a moment after it says that it runs
     try:
         assert "running processes" in leftovers.remove(deleted)
         assert keeping.wait(5) in (0, -signal.SIGTERM)  # it may not have set its handler yet
