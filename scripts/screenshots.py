@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Take the pictures of docs/images: each page of a seeded fleet, in light and dark, English and French.
 
-Needs Chromium and the development dependencies. Optimises with pngquant where it is installed.
+Names of pages as arguments take only those. Needs Chromium and the development dependencies. Optimises with
+pngquant where it is installed.
 """
 
 import shutil
@@ -40,7 +41,7 @@ PAGES = {
     "settings": "/settings",
 }
 LOOKS = [("light", "en"), ("dark", "fr"), ("dark", "en"), ("light", "fr")]
-ON_PHONE = ("overview", "hosts", "job")
+ON_PHONE = ("overview", "hosts", "job", "alerts")
 
 
 def take(browser: Browser, url: str, made: Seeded, look: tuple[str, str], size: dict[str, int]) -> None:
@@ -52,7 +53,7 @@ def take(browser: Browser, url: str, made: Seeded, look: tuple[str, str], size: 
     context.add_cookies([{"name": key, "value": value, "url": url} for key, value in wanted.items()])
     page = context.new_page()
     for name, path in PAGES.items():
-        if phone and name not in ON_PHONE:
+        if (phone and name not in ON_PHONE) or (sys.argv[1:] and name not in sys.argv[1:]):
             continue
         if name != "login" and not any(each["name"] == "saveos_session" for each in context.cookies()):
             context.request.post(f"{url}/api/v1/auth/login", data={"name": "marie", "password": PASSWORD})

@@ -93,6 +93,7 @@ def test_grid_scopes_the_log(controller: Controller, page: Page) -> None:
     link.click()
     expect(page.locator("log-view .scope")).to_contain_text(name)
     expect(page.locator(".log-count")).to_contain_text(" of ")
+    expect(page.locator("log-view .l", has_text=name).first).to_be_visible()
     hosts = set(page.locator("log-view .l").all_inner_texts())
     assert hosts and all(name in line or "Connection closed" in line for line in hosts)
     assert "host=" in page.url
@@ -105,8 +106,18 @@ def test_retry_makes_a_job_of_the_failed_hosts(controller: Controller, page: Pag
     expect(page.get_by_role("link", name="an earlier job")).to_have_attribute(
         "href", f"/jobs/{controller.made.failed_job}"
     )
+    expect(page.locator("log-view h2")).to_have_text("Live log")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".head .st")).to_have_text("Canceled")
+
+
+def test_log_is_live_until_the_job_ends(controller: Controller, page: Page, job: Callable[..., Job]) -> None:
+    made = job(10)
+    page.goto(f"{controller.url}/jobs/{made.id}")
+    expect(page.locator("log-view h2")).to_have_text("Live log")
+    with controller.session() as session:
+        session.get_one(Job, made.id).state = "succeeded"
+    expect(page.locator("log-view h2")).to_have_text("Log", timeout=20_000)
 
 
 def test_job_page_follows_its_state(controller: Controller, page: Page, job: Callable[..., Job]) -> None:

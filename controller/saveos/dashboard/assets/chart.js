@@ -1,6 +1,11 @@
 // <time-chart>: sizes over time, drawn with uPlot. Data in attributes: `times` (epoch seconds, JSON),
 // `series` (JSON [{label, values}]), `units` (JSON list of five or six unit names).
 
+// Steps of the axes: powers of two, since bytes are told in binary units; and times worth their own label.
+const BYTES = Array.from({ length: 56 }, (_none, power) => 2 ** power);
+const DAY = 86400;
+const TIMES = [60, 300, 900, 3600, 3 * 3600, 6 * 3600, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY, 365 * DAY];
+
 const COLOURS = ["#4f9cf9", "#22b07d", "#8b95a5"];
 
 function token(name) {
@@ -51,7 +56,12 @@ class TimeChart extends HTMLElement {
       grid: { stroke: token("--line"), width: 1 },
       ticks: { stroke: token("--line") },
     };
-    const day = new Intl.DateTimeFormat(document.documentElement.lang, { day: "numeric", month: "short" });
+    const times = JSON.parse(this.getAttribute("times"));
+    const short = times.at(-1) - times[0] < 3 * DAY; // then a day would be the label of many ticks
+    const locale = { en: "en-GB" }[document.documentElement.lang] ?? document.documentElement.lang;
+    const shown = { day: "numeric", month: "short", ...(short && { hour: "2-digit", minute: "2-digit" }) };
+    const label = new Intl.DateTimeFormat(locale, shown);
+    const whole = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
     this.plot = new this.Plot(
       {
         ...this.room(),
@@ -59,22 +69,30 @@ class TimeChart extends HTMLElement {
         legend: { show: series.length > 1 },
         scales: { y: { range: (_plot, _low, high) => [0, (high || 1) * 1.1] } },
         axes: [
-          { ...axis, space: 70, values: (_plot, values) => values.map((value) => day.format(value * 1000)) },
-          { ...axis, size: 78, values: (_plot, values) => values.map((value) => this.size(value)) },
+          {
+            ...axis,
+            space: short ? 110 : 70,
+            incrs: TIMES,
+            values: (_plot, values) => values.map((value) => label.format(value * 1000)),
+          },
+          { ...axis, size: 78, incrs: BYTES, values: (_plot, values) => values.map((value) => this.size(value)) },
         ],
         series: [
-          { label: this.getAttribute("time-label") },
+          {
+            label: this.getAttribute("time-label"),
+            value: (_plot, value) => (value === null ? "–" : whole.format(value * 1000)),
+          },
           ...series.map(({ label }, index) => ({
             label,
             stroke: COLOURS[index],
             fill: `${COLOURS[index]}22`,
             width: 2,
             points: { show: series[index].values.length < 40, size: 6 },
-            value: (_plot, value) => (value === null ? "" : this.size(value)),
+            value: (_plot, value) => (value === null ? "–" : this.size(value)),
           })),
         ],
       },
-      [JSON.parse(this.getAttribute("times")), ...series.map(({ values }) => values)],
+      [times, ...series.map(({ values }) => values)],
       this,
     );
   }
