@@ -44,8 +44,9 @@ LOOKS = [("light", "en"), ("dark", "fr"), ("dark", "en"), ("light", "fr")]
 ON_PHONE = ("overview", "hosts", "job", "alerts")
 
 
-def take(browser: Browser, url: str, made: Seeded, look: tuple[str, str], size: dict[str, int]) -> None:
-    """Take the pictures of one look."""
+def take(browser: Browser, url: str, made: Seeded, look: tuple[str, str], size: dict[str, int]) -> list[str]:
+    """Take the pictures of one look; returns their paths."""
+    taken = []
     theme, language = look
     phone = size is PHONE
     context = browser.new_context(viewport=size, timezone_id="Europe/Paris", reduced_motion="reduce")
@@ -60,8 +61,10 @@ def take(browser: Browser, url: str, made: Seeded, look: tuple[str, str], size: 
         page.goto(url + path.format(**vars(made)))
         page.wait_for_timeout(600)
         suffix = "phone" if phone else f"{theme}-{language}"
-        page.screenshot(path=str(IMAGES / f"{name}-{suffix}.png"))
+        taken.append(str(IMAGES / f"{name}-{suffix}.png"))
+        page.screenshot(path=taken[-1])
     context.close()
+    return taken
 
 
 def main() -> None:
@@ -77,16 +80,14 @@ def main() -> None:
         try:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-                for look in LOOKS:
-                    take(browser, url, made, look, SIZE)
-                take(browser, url, made, ("light", "en"), PHONE)
+                pictures = [each for look in LOOKS for each in take(browser, url, made, look, SIZE)]
+                pictures += take(browser, url, made, ("light", "en"), PHONE)
                 browser.close()
         finally:
             process.terminate()
             process.wait(15)
             state.database.close()
     if optimiser := shutil.which("pngquant"):
-        pictures = [str(path) for path in sorted(IMAGES.glob("*.png"))]
         command = [optimiser, "--force", "--skip-if-larger", "--ext", ".png", "--speed", "1", *pictures]
         subprocess.run(command, check=False)
     total = sum(path.stat().st_size for path in IMAGES.glob("*.png"))
