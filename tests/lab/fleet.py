@@ -115,6 +115,11 @@ def host_processes(host: Host) -> list[str]:
     return [line for line in lines if any(word in line for word in ("/borg", "borgmatic", "saveos-agent"))]
 
 
+def at_rest(host: Host) -> None:
+    """Wait until a host's run has ended, its pruning too: until then a start of its unit starts nothing new."""
+    until(lambda: not host_processes(host), 60, f"{host.name} at rest: {host_processes(host)}")
+
+
 class Census:
     """Counts borg clients on a host while a test runs: `most` is how many wrote at once."""
 

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from fleet import Census, host_processes, processes_of, wait_for_borg
+from fleet import Census, at_rest, host_processes, processes_of, wait_for_borg
 from serving import until
 from support import agent, archives, in_network, on, records
 
@@ -150,8 +150,9 @@ def test_cancel_of_a_queued_job_and_of_a_host_without_systemd(story):
         assert story.controller.ended(waiting, 5)["state"] == "canceled"
         assert story.controller.get(f"/jobs/{running['id']}")["state"] == "running"
         story.controller.command("jobs", "cancel", running["id"])
-        assert story.controller.ended(running, 30)["state"] == "canceled"
-        until(lambda: not host_processes(story.cron), 20, f"no process on cron: {host_processes(story.cron)}")
+        ended = story.controller.ended(running, 30)
+        assert ended["state"] == "canceled", story.controller.story(ended)
+        until(lambda: not host_processes(story.cron), 20, f"no process: {story.controller.story(ended)}")
     finally:
         undo()
         on(story.cron, "rm /srv/data/big")
@@ -163,11 +164,13 @@ def test_two_triggers_are_one_run(story):
     on(story.web, "head -c 20000000 /dev/urandom > /srv/data/big")
     undo = story.web.slow("8mbit")
     try:
+        at_rest(story.web)
         kept = len(records(story.web))
         on(story.web, "systemctl start --no-block saveos-backup.service")
         wait_for_borg(story.web)
         with Census(story.web) as census:
             job = story.controller.ask("backup", "web")
+            until(lambda: on(story.web, "pgrep -f 'backup --wait' || true"), 60, "the job on the host")
             link_is_fast(story)
             ended = story.controller.ended(job, 60)
         assert ended["state"] == "succeeded", story.controller.story(ended)

@@ -136,7 +136,7 @@ def test_the_job_failed_because_of_the_hook(failed):
     )
     run = backup["by_host"]["web"]["result"]["run"]
     assert run["results"][0]["error"]["code"] == "hook_failed"
-    assert HOOK in on(failed["fleet"].web, "cat /etc/saveos/borgmatic/*.yaml")
+    assert HOOK in on(failed["fleet"].web, "cat /etc/saveos/hooks/*")
 
 
 def test_the_database_holds_none(failed, canaries):
