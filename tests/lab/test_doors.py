@@ -17,27 +17,57 @@ def story(fleet):
     return fleet
 
 
-def grown(story, host, act, seconds=60, **expected):
-    """Run `act` and require that the host's counts grew by exactly one archive, one run and one job."""
-    before = story.controller.counts(host)
-    kept = len(records(story.lab.hosts[host]))
-    at_rest(story.lab.hosts[host])
-    result = act()
+def counts(story, host):
+    """What a host has: archives, runs, jobs, and records of its own."""
+    found = story.controller.counts(host)
+    found["records"] = len(records(story.lab.hosts[host]))
+    return found
+
+
+def one_more(story, host, before, seconds=60, **expected):
+    """Require that a host soon has exactly one archive, run, job and record more, of one another."""
+    kinds = ("archives", "runs", "backup", "records")
 
     def look():
-        after = story.controller.counts(host)
-        return after if all(after[kind] > before[kind] for kind in ("archives", "runs", "backup")) else None
+        after = counts(story, host)
+        return after if all(after[kind] > before[kind] for kind in kinds) else None
 
     after = until(look, seconds, f"an archive, a run and a job of {host} more than {before}")
-    for kind in ("archives", "runs", "backup"):
+    for kind in kinds:
         assert after[kind] == before[kind] + 1, (kind, before, after)
-    assert len(records(story.lab.hosts[host])) == kept + 1
     job = story.controller.items(f"/jobs?host={host}&operation=backup")[0]
     for key, value in expected.items():
         assert job[key] == value, job
     run = story.controller.items(f"/runs?host={host}")[0]
     assert run["job_id"] == job["id"], (run, job)
-    return result
+
+
+def grown(story, host, act, **expected):
+    """Run `act` and require that the host has exactly one archive, run, job and record more."""
+    at_rest(story.lab.hosts[host])
+    before = counts(story, host)
+    act()
+    one_more(story, host, before, **expected)
+
+
+@pytest.fixture(scope="module")
+def clock(story):
+    """Let cron on the host without systemd fire in about a minute, once; return what it had before."""
+    table = "/etc/cron.d/saveos-backup"
+    kept, settings = on(story.cron, f"cat {table}"), on(story.cron, "cat /etc/saveos/agent.json")
+    soon = on(story.cron, "date -d '+62 seconds' '+%-M %-H %-d %-m'").split()
+    at_rest(story.cron)
+    before = counts(story, "cron")
+    quick = json.dumps(json.loads(settings) | {"jitter_seconds": 0})
+    on(story.cron, "cat > /etc/saveos/agent.json", stdin=quick)
+    lines = [
+        " ".join([*soon, "*", *line.split()[5:]]) if " backup" in line and line[:1] != "#" else line
+        for line in kept.splitlines()
+    ]
+    on(story.cron, f"cat > {table}", stdin="\n".join(lines) + "\n")
+    yield before
+    on(story.cron, f"cat > {table}", stdin=kept + "\n")
+    on(story.cron, "cat > /etc/saveos/agent.json", stdin=settings + "\n")
 
 
 def test_a_bare_host_is_added_and_provisioned(story):
@@ -52,20 +82,15 @@ def test_a_bare_host_is_added_and_provisioned(story):
     )
 
 
-def test_by_http(story):
+def test_by_http(story, clock):
     """POST /maintenance/backup."""
     grown(story, "web", lambda: story.controller.done("backup", "web"), trigger="api", state="succeeded")
 
 
 def test_by_command(story):
     """`saveos maintenance backup create web --wait`."""
-    job = grown(
-        story,
-        "web",
-        lambda: story.controller.command("maintenance", "backup", "create", "web", "--wait"),
-        state="succeeded",
-    )
-    assert job["state"] == "succeeded"
+    words = ("maintenance", "backup", "create", "web", "--wait")
+    grown(story, "web", lambda: story.controller.command(*words), state="succeeded")
 
 
 def test_by_playbook_with_the_callback(story):
@@ -108,29 +133,11 @@ def test_by_timer(story):
         on(story.bare, f"rm -r {folder} && systemctl daemon-reload && systemctl restart saveos-backup.timer")
 
 
-def test_by_cron(story):
+def test_by_cron(story, clock):
     """On a host without systemd as PID 1 cron starts the same run."""
     assert on(story.cron, "cat /proc/1/comm") != "systemd"
-    table = "/etc/cron.d/saveos-backup"
-    kept = on(story.cron, f"cat {table}")
-    settings = json.loads(on(story.cron, "cat /etc/saveos/agent.json"))
-    soon = on(story.cron, "date -d '+62 seconds' '+%-M %-H %-d %-m'")
-
-    def elapse():
-        quick = json.dumps(settings | {"jitter_seconds": 0})
-        on(story.cron, "cat > /etc/saveos/agent.json", stdin=quick)
-        lines = [
-            " ".join([*soon.split(), "*", *line.split()[5:]]) if " backup" in line and line[:1] != "#" else line
-            for line in kept.splitlines()
-        ]
-        on(story.cron, f"cat > {table}", stdin="\n".join(lines) + "\n")
-
-    try:
-        grown(story, "cron", elapse, seconds=120, trigger="timer", state="succeeded")
-        assert records(story.cron)[-1]["trigger"] == "timer"
-    finally:
-        on(story.cron, f"cat > {table}", stdin=kept + "\n")
-        on(story.cron, "cat > /etc/saveos/agent.json", stdin=json.dumps(settings))
+    one_more(story, "cron", clock, seconds=90, trigger="timer", state="succeeded")
+    assert records(story.cron)[-1]["trigger"] == "timer"
 
 
 def test_without_systemd_by_http(story):

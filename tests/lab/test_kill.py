@@ -170,7 +170,7 @@ def test_two_triggers_are_one_run(story):
         wait_for_borg(story.web)
         with Census(story.web) as census:
             job = story.controller.ask("backup", "web")
-            until(lambda: on(story.web, "pgrep -f 'backup --wait' || true"), 60, "the job on the host")
+            until(lambda: on(story.web, "pgrep -f '[b]ackup --wait' || true"), 60, "the job on the host")
             link_is_fast(story)
             ended = story.controller.ended(job, 60)
         assert ended["state"] == "succeeded", story.controller.story(ended)
