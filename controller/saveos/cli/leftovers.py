@@ -148,8 +148,9 @@ def _remove_user(installation: Installation) -> bool:
     if installation.storage.is_dir():  # repositories that are kept go to root
         for path in (installation.storage, *installation.storage.rglob("*")):
             shutil.chown(path, "root", "root")
-    for parent in filter(Path.exists, installation.home.parents):  # where the role let it pass through
-        subprocess.run(["setfacl", "-x", f"u:{name}", parent], check=False, capture_output=True)
+    if shutil.which("setfacl"):
+        for parent in filter(Path.exists, installation.home.parents):  # where the role let it pass through
+            subprocess.run(["setfacl", "-x", f"u:{name}", parent], check=False, capture_output=True)
     subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
     return True
 
