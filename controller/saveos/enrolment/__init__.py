@@ -1,0 +1,1 @@
+"""Enrolment: tokens, registrations of hosts that ask to join, and their approval."""

@@ -1,0 +1,1 @@
+"""Schedules: when operations run by themselves, and the history of what ran."""

@@ -1,0 +1,1 @@
+"""Secrets: the tenant's recovery keys and the sealed escrow of what repositories need."""
