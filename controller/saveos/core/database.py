@@ -1,5 +1,7 @@
 """The one door to the database: engine, sessions, column types and the declarative base."""
 
+import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,8 +118,8 @@ def _engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, see below
+        _use_wal(connection)
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=FULL",  # an acknowledged check-in survives a power cut
             "foreign_keys=ON",
             "busy_timeout=30000",
@@ -133,6 +135,19 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _use_wal(connection: Any) -> None:
+    """Switch to WAL. Where several processes make the database at once, SQLite refuses without waiting."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def write_lock(session: Session) -> None:
