@@ -1,4 +1,4 @@
-"""Schedules: five-field cron expressions in a time zone, and the systemd calendar expressions that mean the same.
+"""Schedules: five-field cron expressions in a time zone, and systemd calendars that mean the same.
 
 The arithmetic is cronsim's. Around a change of the clocks nothing runs twice and nothing is left out:
 a time that does not exist runs at the next minute that does, a time that comes twice runs the first time,
@@ -43,7 +43,7 @@ CALENDAR = re.compile(
 
 @dataclass(frozen=True)
 class Cron:
-    """An expression that was read: its five fields as plain numbers, and what they are in the two kinds of hours."""
+    """An expression that was read: its fields as plain numbers, and a search for each kind of hours."""
 
     expression: str
     by_clock: CronSim  # goes by the clock on the wall; a copy is made for each search
@@ -182,7 +182,7 @@ def _from_calendar(text: str) -> str:
     match = CALENDAR.fullmatch(text)
     if not match:
         last = text.rsplit(" ", 1)[-1]
-        if "/" in last and last[0].isalpha() or last.upper() in ("UTC", "GMT"):
+        if ("/" in last and last[0].isalpha()) or last.upper() in ("UTC", "GMT"):
             raise ValueError(f"{text!r} names a time zone: set it as the zone, not in the schedule")
         raise ValueError(
             f"{text!r} is no schedule: use five fields such as 0 2 * * *, or a systemd calendar such as "
