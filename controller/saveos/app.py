@@ -42,9 +42,23 @@ from saveos.policies import api as policies
 from saveos.policies.service import ensure_default
 from saveos.repositories import api as repositories
 from saveos.restores import api as restores
+from saveos.schedules import api as schedules
+from saveos.schedules.service import ensure_default as ensure_schedule
 from saveos.worker import Worker
 
-FEATURES = (accounts, hosts, alerts, repositories, policies, archives, checkins, jobs, restores, maintenance)
+FEATURES = (
+    accounts,
+    hosts,
+    alerts,
+    repositories,
+    policies,
+    archives,
+    checkins,
+    jobs,
+    restores,
+    maintenance,
+    schedules,
+)
 PREFIX = "/api/v1"
 DESCRIPTION = "Backs up and maintains a fleet of Linux servers. Errors are problem documents (RFC 9457)."
 LOOPBACK = ("127.0.0.1", "::1")
@@ -102,6 +116,7 @@ def open_state(settings: Settings) -> State:
     with database.session(writes=True) as session:
         made = bootstrap(session)
         ensure_default(session, made.tenant_id)
+        ensure_schedule(session, made.tenant_id)
         if made.password:
             _write_private(settings.home / FIRST_LOGIN_FILE, made.password)
     return State(settings, database, Feed())

@@ -36,9 +36,10 @@ from saveos.runner import attempts
 from saveos.runner.attempts import Attempt, Result
 from saveos.runner.directory import Spec, remove_root
 from saveos.runner.events import Line
+from saveos.schedules.firing import fire_due
 
 LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
-HOUSEKEEPING = 5.0  # seconds between looks at lost jobs and runs without a job
+HOUSEKEEPING = 5.0  # seconds between looks at schedules, lost jobs and runs without a job
 BATCH = 0.25  # seconds between batches of a running job's events
 ERRORS_KEPT = 20
 GOES_ON = " A run may go on at a host, because it could not be ended there: see the log."
@@ -117,6 +118,7 @@ class Worker:
             run.thread.start()
 
     def _keep_house(self) -> None:
+        fire_due(self.database)
         self._end_orphans()
         with self.database.session() as session:
             lost = queue.reap(session, is_idempotent, self._salvage)

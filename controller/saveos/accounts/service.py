@@ -30,6 +30,7 @@ READ = frozenset(
         "runs",
         "jobs",
         "restores",
+        "schedules",
         "alerts",
         "users",
         "tokens",
@@ -37,7 +38,7 @@ READ = frozenset(
         "system",
     )
 ) | {"tokens:own"}  # everyone may make tokens that act for themselves
-OPERATE = READ | {"jobs:write", "restores:write", "alerts:write"}
+OPERATE = READ | {"jobs:write", "restores:write", "schedules:write", "alerts:write"}
 RIGHTS = {
     "viewer": READ,
     "operator": OPERATE,

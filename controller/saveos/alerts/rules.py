@@ -73,6 +73,7 @@ RULES: dict[str, Rule] = {
     "never_enrolled": Rule("warning", "never enrolled", lambda facts: facts.created_at, _never_enrolled),
     "never_backed_up": Rule("warning", "never backed up", lambda facts: facts.created_at, _never_backed_up),
     "channel_failing": Rule("warning", "channel does not deliver"),
+    "schedule_failed": Rule("warning", "schedule could not start its job"),
 }
 HOST_RULES = ("overdue", "silent", "failed", "never_enrolled", "never_backed_up")
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from saveos.accounts.access import Actor
 from saveos.core.errors import Forbidden, Invalid, NotFound
 from saveos.hosts.models import Group, GroupMember, Host
-from saveos.hosts.service import find_hosts
+from saveos.hosts.service import find_hosts, get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.models import Job
 from saveos.jobs.service import Member
@@ -34,6 +34,13 @@ def check_right(actor: Actor, operation: Operation) -> None:
         raise Forbidden(f"this needs the right {operation.right}: ask an admin for it, or use another token")
 
 
+def check_request(operation: Operation, mode: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an operation's parameters, checked. Raises Invalid with the field, also on a mode it has not."""
+    if mode == "check" and not operation.supports_check:
+        raise Invalid(f"{operation.name} has no check mode: use mode run", field="mode")
+    return _parameters(operation, parameters)
+
+
 def start(
     session: Session,
     tenant_id: uuid.UUID,
@@ -45,17 +52,17 @@ def start(
     requested_by: str = "",
     trigger: str = "api",
     idempotency_key: str | None = None,
+    chosen: Sequence[Host] | None = None,
 ) -> Job:
     """Queue an operation on hosts, or return the job that the same request made before.
 
-    Raises NotFound for no such operation, Invalid with the field for what cannot be, Conflict on an
-    Idempotency-Key of another request. Nothing is made then.
+    `chosen` are the hosts of the targets where the caller knows them already, from `able`. Raises NotFound
+    for no such operation, Invalid with the field for what cannot be, Conflict on an Idempotency-Key of
+    another request. Nothing is made then.
     """
     operation = get_operation(name)
-    if mode == "check" and not operation.supports_check:
-        raise Invalid(f"{name} has no check mode: use mode run", field="mode")
-    values = _parameters(operation, parameters or {})
-    hosts = resolve(session, tenant_id, operation, targets)
+    values = check_request(operation, mode, parameters or {})
+    hosts = resolve(session, tenant_id, operation, targets) if chosen is None else list(chosen)
     if name == "restore":
         caller = {"requested_by": requested_by, "trigger": trigger, "idempotency_key": idempotency_key}
         return _restore(session, tenant_id, hosts, values, **caller)
@@ -141,6 +148,46 @@ def resolve(session: Session, tenant_id: uuid.UUID, operation: Operation, target
     return sorted(chosen.values(), key=lambda host: host.name)
 
 
+def check_targets(session: Session, tenant_id: uuid.UUID, targets: Targets) -> None:
+    """Raise Invalid when targets name nothing, or what does not exist; hosts may be pending or paused."""
+    if not (targets.hosts or targets.groups or targets.all):
+        raise Invalid("name hosts or groups, or say all", field="targets")
+    find_hosts(session, tenant_id, targets.hosts, "targets.hosts")
+    for group in targets.groups:
+        _group(session, tenant_id, group)
+
+
+def able(
+    session: Session, tenant_id: uuid.UUID, operation: Operation, targets: Targets
+) -> tuple[list[Host], list[str]]:
+    """Return the hosts of targets that the operation can run on now, and why named ones are left out.
+
+    For who cannot ask a person: a host that is gone or paused does not hold up the others.
+    """
+    chosen: dict[uuid.UUID, Host] = {}
+    left_out: list[str] = []
+    for ref in targets.hosts:
+        try:
+            host = get_host(session, tenant_id, ref)
+        except NotFound:
+            left_out.append(f"{ref} is gone")
+            continue
+        if fault := _fault(operation, host):
+            left_out.append(f"{host.name} {fault}")
+        else:
+            chosen[host.id] = host
+    query = select(Host).where(Host.tenant_id == tenant_id)
+    wanted = [query] if targets.all else []
+    for group in targets.groups:
+        try:
+            wanted.append(query.where(Host.id.in_(_group(session, tenant_id, group))))
+        except Invalid:
+            left_out.append(f"the group {group} is gone")
+    for each in wanted:
+        chosen |= {host.id: host for host in session.scalars(each) if not _fault(operation, host)}
+    return sorted(chosen.values(), key=lambda host: host.name), left_out
+
+
 def _fault(operation: Operation, host: Host) -> str:
     """Return why an operation cannot run on a host, and what to do; empty when it can."""
     if host.state == "decommissioned":
@@ -149,7 +196,7 @@ def _fault(operation: Operation, host: Host) -> str:
         return "is paused: resume it with PATCH /api/v1/hosts"
     if operation.needs == "agents" and not host.is_agent:
         return f"is no agent, so {operation.name} is not for it"
-    if operation.needs == "agents" and host.state == "pending":
+    if not operation.configures and host.state == "pending":
         return "is not provisioned yet: run provision on it first"
     if host.connection == "ssh" and not host.ssh_host_keys:
         return "has no SSH host key: scan it with POST /api/v1/hosts/scan, compare, and PATCH ssh_host_keys"
