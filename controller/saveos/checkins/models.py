@@ -1,10 +1,10 @@
-"""Table of runs, as agents told them."""
+"""Tables of runs: those that ended, as agents told them, and those that go on."""
 
 import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saveos.core.clock import now
@@ -34,3 +34,26 @@ class Run(Base):
     error: Mapped[str] = mapped_column(String(2000), default="")
     log: Mapped[bytes | None] = mapped_column(LargeBinary)  # zlib of the log's tail
     received_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RunningBackup(Base):
+    """The run that goes on at a host, as the agent told last; gone when its record comes.
+
+    A row whose `updated_at` is old is of an agent that died or lost its way here: readers pass it over.
+    """
+
+    __tablename__ = "running_backups"
+    host_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
+    run_id: Mapped[uuid.UUID]
+    kind: Mapped[str] = mapped_column(String(20))  # backup | restore
+    trigger: Mapped[str] = mapped_column(String(20))
+    job_id: Mapped[uuid.UUID | None]
+    repository_id: Mapped[uuid.UUID | None]
+    phase: Mapped[str] = mapped_column(String(20))  # start | create | finish | extract
+    started_at: Mapped[datetime]
+    files: Mapped[int | None] = mapped_column(BigInteger)
+    original_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes, as the two below
+    compressed_size: Mapped[int | None] = mapped_column(BigInteger)
+    deduplicated_size: Mapped[int | None] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime]

@@ -49,6 +49,11 @@ class Host(HasId, Base):
     last_backup_at: Mapped[datetime | None]
     last_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes, original size of the last archive
     due_at: Mapped[datetime | None]
+    heartbeat: Mapped[dict[str, Any]] = mapped_column(default=dict)  # the last one, as checkins keeps it
+    heartbeat_at: Mapped[datetime | None]  # when it came, by the controller's clock
+    clock_skew: Mapped[float | None]  # seconds that the host's clock is ahead, at the last heartbeat
+    disk_free_share: Mapped[float | None]  # 0 to 1, the smallest over the host's disks, space or inodes
+    storage_free_share: Mapped[float | None]  # 0 to 1, of a storage server's file system
     # By name, because policies stand higher on the ladder; for reading, and only where a query asks for it.
     policy: Mapped[Any] = relationship("Policy", viewonly=True, lazy="raise")
 

@@ -118,6 +118,10 @@ class HostOut(BaseModel):
     due_at: datetime | None
     next_run_at: datetime | None
     facts: dict[str, Any]
+    heartbeat: dict[str, Any]
+    heartbeat_at: datetime | None
+    clock_skew: float | None
+    disk_free_share: float | None
 
 
 class ScanIn(RequestModel):

@@ -20,6 +20,7 @@ from saveos.hosts.schemas import HostIn, HostOut, HostPatch
 from saveos.hosts.ssh_keys import parse_host_keys
 
 SILENT_AFTER = timedelta(days=1)
+HEARTBEAT_AFTER = timedelta(hours=1)  # a host that beats every five minutes is silent after so long
 
 
 def protection(host: Host, at: datetime) -> str:
@@ -37,6 +38,9 @@ def protection(host: Host, at: datetime) -> str:
 
 
 def _is_silent(host: Host, at: datetime) -> bool:
+    """Whether nothing was heard: of one that sends heartbeats for an hour, else since its backup was due."""
+    if host.heartbeat_at is not None and host.heartbeat_at < at - HEARTBEAT_AFTER:
+        return True
     if host.due_at is None or host.due_at >= at - SILENT_AFTER:
         return False
     return host.seen_at is None or host.seen_at < host.due_at
@@ -47,7 +51,7 @@ def protection_sql(at: datetime) -> ColumnElement[str]:
     unseen = or_(Host.seen_at.is_(None), Host.seen_at < Host.due_at)
     return case(
         (or_(~Host.is_agent, Host.state.in_(("paused", "decommissioned"))), "none"),
-        (and_(Host.due_at < at - SILENT_AFTER, unseen), "silent"),
+        (or_(Host.heartbeat_at < at - HEARTBEAT_AFTER, and_(Host.due_at < at - SILENT_AFTER, unseen)), "silent"),
         (Host.last_run_state == "failed", "failing"),
         (Host.last_backup_at.is_(None), "never"),
         (Host.due_at < at, "late"),
@@ -108,15 +112,42 @@ def list_hosts(
     protection: str = "",
     group: str = "",
     tag: str = "",
+    policy: str = "",
     cursor: str | None = None,
     limit: int,
 ) -> list[Host]:
     """Return up to `limit` hosts after `cursor`, by name, with their policies loaded."""
-    query = select(Host).options(joinedload(Host.policy)).where(Host.tenant_id == tenant_id).order_by(Host.name)
-    query = query.where(Host.state == state if state else Host.state != "decommissioned")
+    matching = host_filters(
+        tenant_id, q=q, state=state, protection=protection, group=group, tag=tag, policy=policy
+    )
+    query = select(Host).options(joinedload(Host.policy)).where(*matching).order_by(Host.name)
+    after = decode_text(cursor)
+    if after:
+        query = query.where(Host.name > after)
+    return list(session.scalars(query.limit(limit)))
+
+
+def count_hosts(session: Session, tenant_id: uuid.UUID, **filters: str) -> int:
+    """Return how many hosts match; the filters are those of `list_hosts`."""
+    return session.scalar(select(func.count(Host.id)).where(*host_filters(tenant_id, **filters))) or 0
+
+
+def host_filters(
+    tenant_id: uuid.UUID,
+    *,
+    q: str = "",
+    state: str = "",
+    protection: str = "",
+    group: str = "",
+    tag: str = "",
+    policy: str = "",
+) -> list[ColumnElement[bool]]:
+    """Return the conditions over Host of a list's filters; an empty filter asks for nothing."""
+    found: list[ColumnElement[bool]] = [Host.tenant_id == tenant_id]
+    found.append(Host.state == state if state else Host.state != "decommissioned")
     if q:
         pattern = f"%{_like(q.strip().lower())}%"
-        query = query.where(
+        found.append(
             or_(
                 Host.name.like(pattern, escape="\\"),
                 func.lower(Host.address).like(pattern, escape="\\"),
@@ -124,20 +155,19 @@ def list_hosts(
             )
         )
     if protection:
-        query = query.where(protection_sql(now()) == protection)
+        found.append(protection_sql(now()) == protection)
     if tag:
-        query = query.where(cast(Host.tags, String).like(f'%"{_like(tag)}"%', escape="\\"))
+        found.append(cast(Host.tags, String).like(f'%"{_like(tag)}"%', escape="\\"))
     if group:
         members = (
             select(GroupMember.host_id)
             .join(Group, Group.id == GroupMember.group_id)
             .where(Group.tenant_id == tenant_id, Group.name == group)
         )
-        query = query.where(Host.id.in_(members))
-    after = decode_text(cursor)
-    if after:
-        query = query.where(Host.name > after)
-    return list(session.scalars(query.limit(limit)))
+        found.append(Host.id.in_(members))
+    if policy:
+        found.append(Host.policy.has(name=policy))
+    return found
 
 
 def describe_hosts(session: Session, hosts: Sequence[Host]) -> list[HostOut]:

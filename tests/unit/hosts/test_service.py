@@ -25,8 +25,9 @@ def test_python_and_sql_agree_on_every_combination(session, tenant_id):
         (None, -50),
         (None, -30, -24, -1, 0, 5),
         (None, -40, -2),
+        (None, -2, -0.5),
     )
-    for n, (agent, state, run, backup, due, seen) in enumerate(cases):
+    for n, (agent, state, run, backup, due, seen, beat) in enumerate(cases):
         session.add(
             Host(
                 tenant_id=tenant_id,
@@ -38,11 +39,12 @@ def test_python_and_sql_agree_on_every_combination(session, tenant_id):
                 last_backup_at=hours(backup),
                 due_at=hours(due),
                 seen_at=hours(seen),
+                heartbeat_at=hours(beat),
             )
         )
     session.flush()
     rows = session.execute(select(Host, protection_sql(AT))).all()
-    assert len(rows) == 2 * 4 * 4 * 2 * 6 * 3
+    assert len(rows) == 2 * 4 * 4 * 2 * 6 * 3 * 3
     assert [(host.name, protection(host, AT)) for host, _ in rows] == [(host.name, sql) for host, sql in rows]
     assert {sql for _, sql in rows} == {"none", "silent", "failing", "never", "late", "protected"}
     assert sum(count_protection(session, tenant_id).values()) == len(rows) * 3 // 4
@@ -56,12 +58,14 @@ def test_python_and_sql_agree_on_every_combination(session, tenant_id):
         ({"last_backup_at": -60, "due_at": -30, "seen_at": -60}, "silent"),
         ({"last_backup_at": -60, "due_at": -30, "seen_at": -1}, "late"),
         ({"last_backup_at": -5, "due_at": 5, "last_run_state": "failed"}, "failing"),
+        ({"last_backup_at": -1, "due_at": 5, "heartbeat_at": -2}, "silent"),
+        ({"last_backup_at": -1, "due_at": 5, "heartbeat_at": -0.9}, "protected"),
         ({}, "never"),
         ({"state": "paused", "due_at": -100}, "none"),
     ],
 )
 def test_what_people_read(values, expected):
-    times = {key: hours(value) if isinstance(value, int) else value for key, value in values.items()}
+    times = {key: hours(value) if isinstance(value, int | float) else value for key, value in values.items()}
     host = Host(**{"name": "h", "is_agent": True, "state": "enrolled", "last_run_state": ""} | times)
     assert protection(host, AT) == expected
 
