@@ -49,7 +49,9 @@ def run(options: argparse.Namespace) -> Table:
 def keep_open(controller: Controller) -> None:
     """Read a page as a browser would, then follow the change feed."""
     headers = {"Authorization": f"Bearer {controller.token}"}
-    with httpx.Client(base_url=controller.url, headers=headers, trust_env=False, timeout=None) as browser:
+    with httpx.Client(
+        base_url=controller.url, headers=headers, trust_env=False, timeout=None, verify=controller.trust
+    ) as browser:
         for page in ("/", "/hosts", "/jobs"):
             browser.get(page).raise_for_status()
         with browser.stream("GET", "/events") as answer:

@@ -6,6 +6,7 @@ import datetime
 import getpass
 import json
 import os
+import ssl
 import threading
 import urllib.request
 from pathlib import PurePath
@@ -22,7 +23,8 @@ author: The SaveOS contributors (@saveos)
 description:
   - At the end of a playbook it posts one summary to the controller, so that a run by hand becomes a job there.
   - Active only where E(SAVEOS_URL) and E(SAVEOS_TOKEN) are set and E(SAVEOS_JOB_ID) is not, because the
-    controller tracks its own runs. It waits at most 3 s and never fails a play. Results of tasks with
+    controller tracks its own runs. Where the controller has a CA of its own, E(SAVEOS_CA) names the file with
+    it. It waits at most 3 s and never fails a play. Results of tasks with
     C(no_log) are left out.
 """
 
@@ -149,7 +151,9 @@ class CallbackModule(CallbackBase):
                 )
                 request.add_header("Content-Type", "application/json")
                 request.add_header("Authorization", f"Bearer {self.token}")
-                with urllib.request.build_opener(NoRedirect).open(request, timeout=TIMEOUT) as response:
+                trusted = ssl.create_default_context(cafile=os.environ.get("SAVEOS_CA") or None)
+                opener = urllib.request.build_opener(NoRedirect, urllib.request.HTTPSHandler(context=trusted))
+                with opener.open(request, timeout=TIMEOUT) as response:
                     response.read(65536)
                 outcome[0] = None
             except Exception as error:  # noqa: BLE001 - a report must never fail a play

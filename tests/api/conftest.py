@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 SOME_ID = "01890000-0000-7000-8000-000000000000"
-OPEN = {("GET", "/health"), ("GET", "/api/v1/health"), ("POST", "/api/v1/auth/login")}
+OPEN = {
+    ("GET", "/health"),
+    ("GET", "/api/v1/health"),
+    ("POST", "/api/v1/auth/login"),
+    ("GET", "/api/v1/ca.pem"),
+}
 SELF = {("GET", "/api/v1/auth/me"), ("POST", "/api/v1/auth/logout"), ("POST", "/api/v1/auth/password")}
 
 

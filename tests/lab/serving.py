@@ -1,11 +1,13 @@
 """A real controller for the lab: `saveos serve`, spoken to through the real command and real HTTP."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -44,14 +46,14 @@ class Controller:
 
     def __init__(self, home: Path, address: str, **settings: str) -> None:
         self.home = home
-        self.url = f"http://{address}:{free_port(address)}"
+        self.url = f"https://{address}:{free_port(address)}"
         bare = {
             name: value for name, value in os.environ.items() if not name.startswith(("SAVEOS_", "ANSIBLE_"))
         }
         self.environment = bare | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "SAVEOS_HOME": str(home),
-            "SAVEOS_LISTEN": self.url.removeprefix("http://"),
+            "SAVEOS_LISTEN": self.url.removeprefix("https://"),
             **settings,
         }
         self.log = home.with_name(f"{home.name}.log")
@@ -76,6 +78,11 @@ class Controller:
             self.command("login", "--url", self.url, stdin=f"{self.own_password()}\n")
             self.token = json.loads((self.home / "cli.json").read_text())["token"]
 
+    @functools.cached_property
+    def trust(self) -> ssl.SSLContext:
+        """Trust the controller's own CA and no other."""
+        return ssl.create_default_context(cafile=self.home / "tls" / "ca.pem")
+
     def own_password(self) -> str:
         """Log in with the one-time password and choose one, as the dashboard makes the admin do; return it.
 
@@ -84,7 +91,7 @@ class Controller:
         once = (self.home / "admin-password").read_text().strip()
         chosen = self.password = "correct horse battery staple"
         with httpx.Client(
-            base_url=f"{self.url}/api/v1", headers={"Origin": self.url}, trust_env=False
+            base_url=f"{self.url}/api/v1", headers={"Origin": self.url}, trust_env=False, verify=self.trust
         ) as person:
             person.post("/auth/login", json={"name": "admin", "password": once}).raise_for_status()
             person.post("/auth/password", json={"current": once, "new": chosen}).raise_for_status()
@@ -94,8 +101,8 @@ class Controller:
         """Whether /health answers; fails at once when the process has ended."""
         assert self.process
         assert self.process.poll() is None, f"saveos serve ended: {self.log.read_text()[-3000:]}"
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/health", timeout=2, trust_env=False).is_success
+        with contextlib.suppress(httpx.TransportError, FileNotFoundError):
+            return httpx.get(f"{self.url}/health", timeout=2, trust_env=False, verify=self.trust).is_success
         return False
 
     def ssh_key(self) -> str:
@@ -148,6 +155,7 @@ class Controller:
             headers={"Authorization": f"Bearer {self.token}", **headers},
             timeout=60,
             trust_env=False,
+            verify=self.trust,
         )
 
     def get(self, path: str) -> Any:
@@ -209,7 +217,9 @@ class Controller:
         """Yield (monotonic time, event, data) of a job's stream until it ends."""
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "text/event-stream"}
         address = f"{self.url}/api/v1/jobs/{job_id}/events"
-        with httpx.stream("GET", address, headers=headers, timeout=seconds, trust_env=False) as answer:
+        with httpx.stream(
+            "GET", address, headers=headers, timeout=seconds, trust_env=False, verify=self.trust
+        ) as answer:
             event, data = "message", ""
             for line in answer.iter_lines():
                 if line.startswith("event:"):

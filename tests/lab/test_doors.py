@@ -96,7 +96,8 @@ def test_by_command(story):
 def test_by_playbook_with_the_callback(story):
     """`ansible-playbook playbooks/backup.yml` with SAVEOS_URL and SAVEOS_TOKEN set."""
     story.lab.inventory(storage_servers=(), agents=("web",))
-    here = {"SAVEOS_URL": story.controller.url, "SAVEOS_TOKEN": story.controller.token}
+    ca = str(story.controller.home / "tls" / "ca.pem")
+    here = {"SAVEOS_URL": story.controller.url, "SAVEOS_TOKEN": story.controller.token, "SAVEOS_CA": ca}
     grown(story, "web", lambda: play(story.lab, "backup", **here), trigger="hand", state="succeeded")
 
 

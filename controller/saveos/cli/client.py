@@ -2,11 +2,15 @@
 
 The address and token come from SAVEOS_URL and SAVEOS_TOKEN, else from the file `cli.json` that
 `saveos up` and `saveos login` write. Problem documents become one sentence and an exit code.
+
+A controller with a CA of its own is trusted by that CA alone: the one kept by `saveos login --ca-pin`, the
+file in SAVEOS_CA, or on the controller's machine the one in its home. Nothing is trusted at first sight.
 """
 
 import contextlib
 import json
 import os
+import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,11 +38,15 @@ def segment(value: str) -> str:
 
 @dataclass(frozen=True)
 class Login:
-    """Where the controller is, and the token that is shown to it; `source` says where both come from."""
+    """Where the controller is, and the token that is shown to it; `source` says where both come from.
+
+    `ca` is the PEM of the only CA that its certificate may come from; "" where `trust` looks for it.
+    """
 
     url: str
     token: str
     source: str
+    ca: str = ""
 
 
 def login_files() -> list[Path]:
@@ -52,7 +60,7 @@ def read_login() -> Login:
     """Return the login in force. Raises CommandError when there is none."""
     url, token = os.environ.get("SAVEOS_URL"), os.environ.get("SAVEOS_TOKEN")
     if url and token:
-        return Login(url.rstrip("/"), token, "SAVEOS_URL and SAVEOS_TOKEN")
+        return Login(url.rstrip("/"), token, "SAVEOS_URL and SAVEOS_TOKEN", stored_ca(url))
     login = stored_login(login_files())
     if login is None:
         raise CommandError(
@@ -60,7 +68,7 @@ def read_login() -> Login:
             "(on the controller itself, run the command as root).",
             REFUSED,
         )
-    return Login(url.rstrip("/"), login.token, login.source) if url else login
+    return Login(url.rstrip("/"), login.token, login.source, stored_ca(url)) if url else login
 
 
 def stored_login(files: list[Path]) -> Login | None:
@@ -68,7 +76,7 @@ def stored_login(files: list[Path]) -> Login | None:
     for path in files:
         try:
             stored = json.loads(path.read_text())
-            return Login(stored["url"].rstrip("/"), stored["token"], str(path))
+            return Login(stored["url"].rstrip("/"), stored["token"], str(path), stored.get("ca", ""))
         except (FileNotFoundError, PermissionError, NotADirectoryError):
             continue
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,13 +84,76 @@ def stored_login(files: list[Path]) -> Login | None:
     return None
 
 
-def write_login(path: Path, url: str, token: str) -> None:
+def stored_ca(url: str) -> str:
+    """Return the CA that a stored login keeps for this address, or ""."""
+    try:
+        login = stored_login(login_files())
+    except CommandError:
+        return ""
+    return login.ca if login and login.url == url.rstrip("/") else ""
+
+
+def trust(url: str, ca: str = "") -> ssl.SSLContext | bool:
+    """Return what may vouch for the controller at `url`: `ca` alone, else SAVEOS_CA, the home's, public CAs.
+
+    Raises CommandError when the file in SAVEOS_CA cannot be used.
+    """
+    if not url.startswith("https:"):
+        return True
+    named = os.environ.get("SAVEOS_CA", "")
+    try:
+        if ca:
+            return ssl.create_default_context(cadata=ca)
+        if named:
+            return ssl.create_default_context(cafile=named)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise CommandError(
+            f"The CA in {named or 'the stored login'} cannot be used: {error}.", REFUSED
+        ) from error
+    context = ssl.create_default_context()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        context.load_verify_locations(
+            cafile=Path(os.environ.get("SAVEOS_HOME") or DEFAULT_HOME) / "tls" / "ca.pem"
+        )
+    return context
+
+
+def fetch_ca(url: str, pin: str) -> str:
+    """Return the PEM of the controller's CA when its SHA-256 is `pin`. Raises CommandError when it is not.
+
+    The connection that brings it is trusted by nobody: only what comes is compared.
+    """
+    import httpx
+
+    from saveos.core.tls import pin_of_pem
+
+    wanted = pin.replace(":", "").strip().lower()
+    blind = ssl.create_default_context()
+    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    try:
+        answer = httpx.get(f"{url}/api/v1/ca.pem", timeout=TIMEOUT, trust_env=False, verify=blind)
+        pem = answer.raise_for_status().text
+        found = pin_of_pem(pem)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise CommandError(f"{url} does not give its CA ({error}): is this the controller?", FAILED) from error
+    except ValueError as error:
+        raise CommandError(f"{url} gives no certificate: is this the controller?", FAILED) from error
+    if found != wanted:
+        raise CommandError(
+            f"The CA of {url} has another pin, {found}. Compare with `saveos tls show` on the controller's "
+            "machine: if the pin you have is right, something sits between you and the controller.",
+            REFUSED,
+        )
+    return pem
+
+
+def write_login(path: Path, url: str, token: str, ca: str = "") -> None:
     """Write a login file that only its owner can read; replaces an older one in one step."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({"url": url, "token": token}, file)
+        json.dump({"url": url, "token": token} | ({"ca": ca} if ca else {}), file)
         file.write("\n")
     partial.replace(path)
 
@@ -100,7 +171,11 @@ class Client:
             headers["Authorization"] = f"Bearer {self.login.token}"
         try:
             self._http = httpx.Client(
-                base_url=f"{self.login.url}/api/v1", headers=headers, timeout=TIMEOUT, trust_env=False
+                base_url=f"{self.login.url}/api/v1",
+                headers=headers,
+                timeout=TIMEOUT,
+                trust_env=False,
+                verify=trust(self.login.url, self.login.ca),
             )
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise CommandError(
@@ -180,6 +255,13 @@ class Client:
 
     def _unreachable(self, error: Exception) -> CommandError:
         reason = str(error) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            return CommandError(
+                f"The certificate of {self.login.url} is not trusted ({reason}). Name the pin of the "
+                "controller's CA, which `saveos tls show` prints on its machine: "
+                f"saveos login --url {self.login.url} --ca-pin PIN",
+                REFUSED,
+            )
         sentence = f"The controller at {self.login.url} does not answer ({reason}). "
         sentence += "Is it running? On its machine: `saveos doctor`."
         if self.instead:

@@ -126,7 +126,8 @@ def _database(here: Installation) -> Iterator[Finding]:
 
 
 def _controller(here: Installation) -> Iterator[Finding]:
-    url = local_url(checked_settings().address)
+    settings = checked_settings()
+    url = local_url(settings.address, tls=settings.serves_tls)
     if process.healthy(url):
         yield Finding("controller", True, f"answers at {url}")
     elif process.running(here):

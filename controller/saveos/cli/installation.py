@@ -18,6 +18,7 @@ from saveos.cli.errors import CommandError
 STORED = (
     "SAVEOS_LISTEN",
     "SAVEOS_URL",
+    "SAVEOS_TLS",
     "SAVEOS_DATABASE_URL",
     "SAVEOS_MAX_JOBS",
     "SAVEOS_FORKS",

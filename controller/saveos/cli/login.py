@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from saveos.cli import output
-from saveos.cli.client import Client, Login, login_files, write_login
+from saveos.cli.client import Client, Login, fetch_ca, login_files, stored_ca, write_login
 from saveos.cli.common import examples
 from saveos.cli.errors import FAILED, REFUSED, USAGE, CommandError
 
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "saveos login --url https://backup.example.org",
             "saveos login --url https://backup.example.org --token - < token",
+            "saveos login --url https://10.0.0.5:8000 --ca-pin 3f1c…   the pin that `saveos tls show` prints",
         ),
     )(login)
     app.command("logout")(logout)
@@ -30,19 +31,27 @@ def login(
     url: Annotated[str, typer.Option(help="Address of the controller.")] = "",
     name: Annotated[str, typer.Option("--name", help="Your user name.")] = "admin",
     token: Annotated[str, typer.Option("--token", help="- reads an API token from standard input.")] = "",
+    ca_pin: Annotated[
+        str,
+        typer.Option("--ca-pin", help="SHA-256 of the controller's own CA; from now on only it is trusted."),
+    ] = "",
 ) -> None:
-    """Log in, and store a token of your own that only you can read."""
+    """Log in, and store a token of your own that only you can read.
+
+    A controller that uses its own CA is trusted by the CA's pin, which `saveos tls show` prints on its machine.
+    """
     url = (url or os.environ.get("SAVEOS_URL") or _stored_url()).rstrip("/")
+    ca = fetch_ca(url, ca_pin) if ca_pin else stored_ca(url)
     if token not in ("", "-"):
         raise CommandError(
             "A token on the command line is seen by others: use `--token -` and standard input.", USAGE
         )
     if token:
         secret = sys.stdin.read().strip()
-        user = Client(Login(url, secret, "standard input")).get("/auth/me")
+        user = Client(Login(url, secret, "standard input", ca)).get("/auth/me")
     else:
         password = _password()
-        client = Client(Login(url, "", "the command line"))
+        client = Client(Login(url, "", "the command line", ca))
         user = client.post("/auth/login", {"name": name, "password": password}, headers={"Origin": url})
         if user["user"].get("must_change_password"):
             change = {"current": password, "new": _new_password()}
@@ -52,7 +61,7 @@ def login(
         secret = made["token"]
         client.post("/auth/logout", headers={"Origin": url})
     path = _writable()
-    write_login(path, url, secret)
+    write_login(path, url, secret, ca)
     if output.is_json():
         output.emit({"url": url, "file": str(path), "user": user.get("user", user)})
     else:

@@ -17,6 +17,7 @@ from saveos.cli import (
     output,
     policies,
     server,
+    tls,
     tokens,
 )
 from saveos.cli.common import examples
@@ -66,7 +67,7 @@ def _options(
     """Options before the command; `main` has taken --json off the line already, it is here for --help."""
 
 
-for _module in (server, login, hosts, fleet, policies, jobs, archives, alerts, tokens, maintenance):
+for _module in (server, login, hosts, fleet, policies, jobs, archives, alerts, tokens, tls, maintenance):
     _module.add_to(app)
 
 

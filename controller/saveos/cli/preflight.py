@@ -41,15 +41,16 @@ def check(sources: list[Path]) -> Installation:
         _check_way_in(here.home)
     # What a deleted installation left is removed before the controller starts, which looks at its port again.
     if not process.running(here) and not leftovers.deleted():
-        process.refuse_used_port(local_url(settings.address))
+        process.refuse_used_port(local_url(settings.address, tls=settings.serves_tls))
     return here
 
 
-def local_url(address: tuple[str, int]) -> str:
+def local_url(address: tuple[str, int], *, tls: bool = False) -> str:
     """Return the controller's URL as seen on this machine."""
     host, port = address
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _check_home(home: Path) -> None:

@@ -106,8 +106,10 @@ def healthy(url: str) -> bool:
     """Whether the controller answers its probe."""
     import httpx
 
+    from saveos.cli.client import trust
+
     try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False, verify=trust(url)).status_code == 200
     except httpx.HTTPError:
         return False
 

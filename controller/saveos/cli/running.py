@@ -3,7 +3,9 @@
 import logging
 import os
 import socket
+import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -12,6 +14,9 @@ from saveos.cli.errors import FAILED, REFUSED, USAGE, CommandError
 from saveos.cli.process import port_sentence
 from saveos.core.settings import Settings, get_settings
 
+if TYPE_CHECKING:
+    from saveos.core.tls import Keeper
+
 GRACE_SECONDS = 5  # an open event stream does not end by itself
 
 
@@ -19,7 +24,7 @@ def serve(with_worker: bool) -> None:
     """Serve until a signal comes. Raises CommandError when it cannot start."""
     import uvicorn
 
-    settings = _private_settings()
+    settings = private_settings()
     listening = _listen(settings.address)
 
     from saveos.app import create_app
@@ -27,8 +32,12 @@ def serve(with_worker: bool) -> None:
     app = create_app()
     app.state.run_worker = with_worker
     _log_to_stderr(settings.log_level)
+    context, keeper = _tls(settings)
     config = uvicorn.Config(
         app,
+        http="httptools",
+        loop="uvloop",
+        ssl_context_factory=(lambda _config, _default: context) if context else None,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -36,16 +45,41 @@ def serve(with_worker: bool) -> None:
         date_header=True,
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[listening])
+    if keeper:
+        keeper.start()
+    try:
+        server.run(sockets=[listening])
+    finally:
+        if keeper:
+            keeper.stop()
     if not server.started:
         raise CommandError(
             "The controller could not start; the reason is above. `saveos doctor` looks at all it needs."
         )
 
 
+def _tls(settings: Settings) -> "tuple[ssl.SSLContext, Keeper] | tuple[None, None]":
+    """Return the listener's TLS context and what keeps its certificate new; nothing where it speaks HTTP."""
+    if not settings.serves_tls:
+        return None, None
+    from saveos.core import tls
+
+    def look() -> tls.Identity:
+        return tls.ensure(settings.home, settings.tls_names)
+
+    try:
+        identity = look()
+        context = tls.server_context(identity)
+    except (tls.BrokenIdentity, OSError) as error:
+        raise CommandError(f"{error}", FAILED) from error
+    log = logging.getLogger("saveos.tls")
+    log.info("HTTPS with the controller's own CA, pin %s", identity.ca_pin)
+    return context, tls.Keeper(context, identity, look, log.warning)
+
+
 def work() -> None:
     """Run jobs until a signal comes."""
-    settings = _private_settings()
+    settings = private_settings()
     _log_to_stderr(settings.log_level)
 
     from saveos import worker
@@ -61,7 +95,7 @@ def migrate() -> str:
     from saveos.core.database import Database
     from saveos.core.security import load_kek
 
-    settings = _private_settings()
+    settings = private_settings()
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.sqlalchemy_url, load_kek(settings.home))
     try:
@@ -72,7 +106,7 @@ def migrate() -> str:
         database.close()
 
 
-def _private_settings() -> Settings:
+def private_settings() -> Settings:
     """Return the settings of a home that is private; from here on this process makes private files only."""
     installation.current()
     settings = checked_settings()

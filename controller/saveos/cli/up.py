@@ -33,7 +33,8 @@ def run(sources: list[Path]) -> None:
     """Set everything up and print what a newcomer needs. Raises CommandError with what stopped it."""
     here = preflight.check(sources)
     _clean_up_deleted()
-    url = preflight.local_url(checked_settings().address)
+    settings = checked_settings()
+    url = preflight.local_url(settings.address, tls=settings.serves_tls)
     _make_home(here)
     public_key, password = _open_installation(here, url)
     started = process.start(here, url)

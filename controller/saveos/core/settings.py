@@ -1,15 +1,31 @@
 """Settings of one installation, read from SAVEOS_* environment variables; env.example names them all."""
 
+import socket
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from saveos.core.inputs import is_loopback
 from saveos.core.outgoing import parse_networks
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
+
+
+def _serves_tls(tls: str, listen: str) -> bool:
+    return tls == "on" or (tls == "auto" and not is_loopback(listen.rpartition(":")[0]))
+
+
+def _is_reached_by_https(data: dict[str, Any]) -> bool:
+    """Return the default of `secure_cookies` from the settings read before it."""
+    url = str(data.get("url", ""))
+    if url:
+        return url.startswith("https:")
+    return _serves_tls(data.get("tls", "auto"), data.get("listen", ""))
 
 
 class Settings(BaseSettings):
@@ -21,11 +37,15 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:8000"
     database_url: str = ""
     url: str = ""
+    tls: Literal["auto", "on", "off"] = Field("auto", description="Whether the listener speaks HTTPS itself")
     max_jobs: int = Field(4, ge=1, le=64, description="Jobs that this worker runs at once")
     forks: int = Field(20, ge=1, le=200, description="Hosts that one job works on at once")
     lease_seconds: int = Field(15, ge=3, le=600, description="A job whose worker is silent so long is lost")
     verbosity: int = Field(0, ge=0, le=4, description="Ansible's -v in jobs; its extra lines are not stored")
-    secure_cookies: bool = False
+    secure_cookies: bool = Field(
+        default_factory=_is_reached_by_https,
+        description="Session cookies only over HTTPS; by default when people reach it so",
+    )
     outgoing_allow: str = Field("", description="Networks beside public ones that alerts may be sent to")
     log_level: str = "info"
 
@@ -52,7 +72,19 @@ class Settings(BaseSettings):
     @property
     def public_url(self) -> str:
         """Base URL that agents and people use, without a trailing slash."""
-        return (self.url or f"http://{self.listen}").rstrip("/")
+        scheme = "https" if self.serves_tls else "http"
+        return (self.url or f"{scheme}://{self.listen}").rstrip("/")
+
+    @property
+    def serves_tls(self) -> bool:
+        """Whether the listener itself speaks HTTPS, with a certificate of our own CA."""
+        return _serves_tls(self.tls, self.listen)
+
+    @property
+    def tls_names(self) -> tuple[str, ...]:
+        """Names and addresses that the listener's certificate is good for."""
+        host = urlsplit(self.public_url).hostname or ""
+        return (host, self.address[0], socket.gethostname(), "localhost", "127.0.0.1", "::1")
 
     @property
     def sqlalchemy_url(self) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -29,7 +30,7 @@ CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=30)
 BACKDATED = timedelta(days=1)  # a host whose clock is some hours behind must still get in
-LOOK_SECONDS = 3600.0  # how often a running server looks whether its certificate is due
+LOOK_SECONDS = 60.0  # how often a running server looks whether its certificate is due
 
 
 class BrokenIdentity(Exception):
@@ -51,6 +52,17 @@ class Identity:
     ca_not_after: datetime
     cert_path: Path
     key_path: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what everyone may know, ready for JSON."""
+        return {
+            "ca_pin": self.ca_pin,
+            "key_pin": self.key_pin,
+            "names": list(self.names),
+            "not_after": self.not_after.isoformat(),
+            "ca_not_after": self.ca_not_after.isoformat(),
+            "ca_pem": self.ca_pem,
+        }
 
 
 def ensure(

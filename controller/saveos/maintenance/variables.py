@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from saveos.accounts.service import ssh_private_key
+from saveos.core import tls
 from saveos.core.settings import Settings
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
@@ -101,6 +102,8 @@ def _controller(settings: Settings, host: Host) -> dict[str, Any]:
     variables: dict[str, Any] = {}
     if host.is_agent:
         variables["agent_controller_url"] = settings.public_url
+        ours = tls.current(settings.home) if settings.serves_tls else None
+        variables["agent_controller_ca"] = ours.ca_pem if ours else ""
     if host.is_storage_server:
         variables["server_port"] = host.port
     return variables
@@ -118,7 +121,7 @@ def _maintenance(job: Job, host: Host) -> dict[str, Any]:
 
 def _secrets(session: Session, operation: Operation, host: Host) -> dict[str, Any]:
     """Hooks reach a play only where the role needs them."""
-    if operation.needs != "both" or not host.is_agent or host.policy_id is None:
+    if not operation.configures or not host.is_agent or host.policy_id is None:
         return {}
     policy = session.get(Policy, host.policy_id)
     return {"agent_hooks": hooks_of(session, policy)} if policy and policy.hooks else {}
