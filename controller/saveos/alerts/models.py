@@ -16,6 +16,8 @@ UNRESOLVED = text("state != 'resolved'")
 class Alert(HasId, Base):
     """One cause that needs a person: a rule that holds for an object ("host:ID", "channel:ID").
 
+    `subject_id` is the object's id where the sweep judges it; `host_id` the host it belongs to.
+
     `state` is open, acknowledged, muted or resolved; there is one unresolved alert per cause. A
     cause that comes back makes a new row. `since` is when the cause began, `evidence_at` when it
     was last proven anew (the last failed run), `count` how often that was.
@@ -34,10 +36,12 @@ class Alert(HasId, Base):
         ),
         Index("ix_alerts_tenant_id_id", "tenant_id", "id"),
         Index("ix_alerts_host_id_rule", "host_id", "rule"),
+        Index("ix_alerts_subject_id_rule", "subject_id", "rule"),
     )
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
     rule: Mapped[str] = mapped_column(String(40))
     object: Mapped[str] = mapped_column(String(100))
+    subject_id: Mapped[uuid.UUID | None]
     host_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("hosts.id"))
     severity: Mapped[str] = mapped_column(String(10))
     state: Mapped[str] = mapped_column(String(15), default="open")

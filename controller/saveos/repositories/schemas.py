@@ -22,7 +22,11 @@ class RepositoryPatch(RequestModel):
 
 
 class RepositoryOut(BaseModel):
-    """A repository. Sizes in bytes; an empty path is the server's own place for it."""
+    """A repository. Sizes in bytes; an empty path is the server's own place for it.
+
+    From `last_commit_at` on it is what its storage server saw at `checked_at`; `missing_since` is set
+    while the server lacks an archive that the host claims to have made.
+    """
 
     id: uuid.UUID
     host_id: uuid.UUID
@@ -36,3 +40,8 @@ class RepositoryOut(BaseModel):
     key_exported_at: datetime | None
     size: int | None
     created_at: datetime
+    quota_bytes: int | None
+    last_commit_at: datetime | None
+    checked_at: datetime | None
+    missing_since: datetime | None
+    fault: str
