@@ -49,6 +49,7 @@ class Operation:
     `timeout` is in seconds; `stop_playbook` ends what goes on at a host after a cancel; `done_key` is
     the key of a host's result with which it is done. `servers` takes the targets' storage servers along.
     `exclusive` operations lease their hosts and repositories; the others only read and run beside any.
+    One that `configures` takes hosts that are not provisioned yet, and gets the policy's secrets.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Operation:
     needs: Literal["agents", "both"] = "agents"
     servers: bool = False
     exclusive: bool = True
+    configures: bool = False
     timeout: int = 86_400
     stop_playbook: str = ""
     done_key: str = ""
@@ -77,6 +79,7 @@ OPERATIONS = {
             supports_check=True,
             needs="both",
             servers=True,
+            configures=True,
             timeout=3_600,
             on_result=results.provisioned,
         ),
@@ -112,7 +115,8 @@ OPERATIONS = {
             "health",
             "health.yml",
             "Is each host well",
-            exclusive=False,  # asks the host's agent, which takes no lock and asks no repository
+            needs="both",
+            exclusive=False,  # reads only, and takes no lock at a host or a repository
             timeout=600,
             done_key="health",
             on_result=results.examined,
