@@ -119,6 +119,8 @@ def test_tls_show_and_renew_on_the_controllers_machine(
     monkeypatch.setenv("SAVEOS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SAVEOS_LISTEN", "10.0.0.5:8000")
     get_settings.cache_clear()
+    monkeypatch.setattr("os.umask", lambda mask: mask)
+    (tmp_path / "home").mkdir(mode=0o700)
     first = tls.ensure(tmp_path / "home", ["10.0.0.5"])
     _run("tls", "show", "--json")
     assert json.loads(capsys.readouterr().out)["ca_pin"] == first.ca_pin
