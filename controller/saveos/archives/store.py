@@ -1,0 +1,492 @@
+"""The catalogue's store: which files every archive holds, as intervals: an unchanged file costs nothing.
+
+A store is one encrypted SQLite file (SQLCipher) that several repositories share, apart from the main
+database. A path is a directory, a name and the archives between which one version of it lived:
+
+    entries(repository, directory, name, first, last, size, mtime, mode)
+
+`first` and `last` number a repository's archives in the order of their time; `last` is empty while the
+version lives. Names and directories are stored once for all repositories of a store, and names are
+searched by a trigram index (FTS5). Names are bytes: whatever Linux allows survives. See decision 0012.
+"""
+
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlcipher3.dbapi2 as sqlite
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS repositories(id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS archives(
+    repository INTEGER NOT NULL, number INTEGER NOT NULL, borg_id TEXT NOT NULL, started REAL NOT NULL,
+    gone INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY(repository, number), UNIQUE(repository, borg_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS directories(id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS names(id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, tokenize='trigram', content='', columnsize=0);
+CREATE TABLE IF NOT EXISTS entries(
+    repository INTEGER NOT NULL, directory INTEGER NOT NULL, name INTEGER NOT NULL, first INTEGER NOT NULL,
+    last INTEGER, size INTEGER NOT NULL, mtime INTEGER NOT NULL, mode INTEGER NOT NULL,
+    PRIMARY KEY(repository, directory, name, first)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entries_by_name ON entries(name, repository, directory, first);
+CREATE TABLE IF NOT EXISTS totals(
+    repository INTEGER NOT NULL, directory INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER,
+    files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY(repository, directory, first)) WITHOUT ROWID;
+"""
+INCOMING = """
+CREATE TEMP TABLE IF NOT EXISTS incoming(
+    directory INTEGER NOT NULL, name INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
+    mode INTEGER NOT NULL, PRIMARY KEY(directory, name)) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS missing(
+    directory INTEGER NOT NULL, name INTEGER NOT NULL, PRIMARY KEY(directory, name)) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS closing(
+    directory INTEGER NOT NULL, name INTEGER NOT NULL, first INTEGER NOT NULL,
+    PRIMARY KEY(directory, name)) WITHOUT ROWID;
+"""
+ROOT = b"/"
+LIVES = "e.first <= :number AND (e.last IS NULL OR e.last >= :number)"
+
+
+class Item(NamedTuple):
+    """One path of an archive: absolute, without a slash at its end. `mtime` in seconds, `mode` as st_mode."""
+
+    path: bytes
+    size: int
+    mtime: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version of a path. `files` and `bytes` are a directory's, with all below it."""
+
+    path: bytes
+    size: int
+    mtime: int
+    mode: int
+    first: int
+    last: int | None
+    files: int = 0
+    bytes: int = 0
+    changed: str = ""  # new | changed, against the archive before
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What one archive added to the catalogue."""
+
+    number: int
+    added: int
+    ended: int
+
+
+class OutOfOrder(Exception):
+    """An archive older than the newest one that is indexed: its repository's part must be built anew."""
+
+
+class Store:
+    """One store, opened. Not for several threads at once; several processes may open the same file."""
+
+    def __init__(self, path: Path, key: bytes, *, cache_mib: int = 64) -> None:
+        """Open or make the store at `path` with a 32-byte key. Raises sqlite.DatabaseError on a wrong one."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._connection = sqlite.connect(str(path), isolation_level=None, timeout=30)
+        self._run(f"PRAGMA key = \"x'{key.hex()}'\"")
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",  # it can be built anew, so a power cut may cost the last archive
+            f"cache_size=-{cache_mib * 1024}",
+            "temp_store=MEMORY",
+        ):
+            self._run(f"PRAGMA {pragma}")
+        self._connection.executescript(SCHEMA + INCOMING)
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- writing
+
+    def index(
+        self,
+        repository: str,
+        borg_id: str,
+        started: float,
+        items: Iterable[Item],
+        *,
+        complete: bool,
+        missing: Iterable[bytes] = (),
+    ) -> Indexed | None:
+        """Take over an archive: all its items, or with `complete` false what changed since the one before.
+
+        `missing` are paths that are gone. None when the archive is known. All in one transaction.
+        Raises OutOfOrder for one that is older than the newest known.
+        """
+        with self._writing():
+            owner = self._repository(repository)
+            if self._one("SELECT 1 FROM archives WHERE repository=? AND borg_id=?", owner, borg_id):
+                return None
+            newest = self._one(
+                "SELECT number, started FROM archives WHERE repository=? ORDER BY number DESC LIMIT 1", owner
+            )
+            if newest and started < newest[1]:
+                raise OutOfOrder
+            number = newest[0] + 1 if newest else 1
+            for table in ("incoming", "missing", "closing"):
+                self._run(f"DELETE FROM {table}")
+            self._take(items, missing)
+            outcome = self._apply(owner, number, complete=complete)
+            self._run("INSERT INTO archives VALUES(?, ?, ?, ?, 0)", owner, number, borg_id, started)
+        self._run("PRAGMA wal_checkpoint(TRUNCATE)")  # a first listing may have made it as large as the store
+        return outcome
+
+    def forget_archives(self, repository: str, living: Iterable[str]) -> int:
+        """Drop versions that lived only in archives that are gone; `living` are the ids of those there are.
+
+        Returns how many versions were dropped.
+        """
+        with self._writing():
+            owner = self._repository(repository)
+            keep = set(living)
+            known = self._all("SELECT number, borg_id FROM archives WHERE repository=? AND NOT gone", owner)
+            ended = [(owner, number) for number, borg_id in known if borg_id not in keep]
+            self._connection.executemany("UPDATE archives SET gone=1 WHERE repository=? AND number=?", ended)
+            dropped = 0
+            for table in ("entries", "totals"):
+                dropped += self._run(
+                    f"DELETE FROM {table} WHERE repository=:owner AND NOT EXISTS ("
+                    "SELECT 1 FROM archives a WHERE a.repository=:owner AND NOT a.gone"
+                    f" AND a.number >= {table}.first AND ({table}.last IS NULL OR a.number <= {table}.last))"
+                    f" AND {table}.last IS NOT NULL",
+                    {"owner": owner},
+                ).rowcount * (table == "entries")
+        return dropped
+
+    def drop(self, repository: str) -> None:
+        """Drop a repository's part; what other repositories share stays."""
+        with self._writing():
+            owner = self._repository(repository)
+            for table in ("entries", "totals", "archives"):
+                self._run(f"DELETE FROM {table} WHERE repository=?", owner)
+
+    def _take(self, items: Iterable[Item], missing: Iterable[bytes]) -> None:
+        places = _Places(self)
+        put = "INSERT OR REPLACE INTO incoming VALUES(?, ?, ?, ?, ?)"
+        self._connection.executemany(
+            put, ((*places.of(item.path), item.size, item.mtime, item.mode) for item in items)
+        )
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO missing VALUES(?, ?)", (places.of(path) for path in missing)
+        )
+
+    def _apply(self, owner: int, number: int, *, complete: bool) -> Indexed:
+        """Close the versions that ended, open those that began, and carry the directories' totals on."""
+        values = {"owner": owner, "number": number}
+        differs = "i.size IS NOT e.size OR i.mtime IS NOT e.mtime OR i.mode IS NOT e.mode"
+        if complete:
+            ended = self._run(
+                "INSERT INTO closing SELECT e.directory, e.name, e.first FROM entries e"
+                " LEFT JOIN incoming i ON i.directory=e.directory AND i.name=e.name"
+                f" WHERE e.repository=:owner AND e.last IS NULL AND (i.name IS NULL OR {differs})",
+                values,
+            ).rowcount
+        else:
+            ended = self._run(
+                "INSERT INTO closing SELECT e.directory, e.name, e.first FROM incoming i CROSS JOIN entries e"
+                " ON e.repository=:owner AND e.directory=i.directory AND e.name=i.name AND e.last IS NULL"
+                f" WHERE {differs}"
+                " UNION SELECT e.directory, e.name, e.first FROM missing m CROSS JOIN entries e"
+                " ON e.repository=:owner AND e.directory=m.directory AND e.name=m.name AND e.last IS NULL",
+                values,
+            ).rowcount
+        sums = self._sums(
+            "SELECT e.directory, -count(*), -sum(e.size) FROM closing c CROSS JOIN entries e"
+            " ON e.repository=:owner AND e.directory=c.directory AND e.name=c.name AND e.first=c.first"
+            " WHERE e.mode & 0xF000 != 0x4000 GROUP BY e.directory",
+            values,
+        )
+        self._run(
+            "UPDATE entries SET last=:number - 1 WHERE repository=:owner AND last IS NULL"
+            " AND (directory, name) IN (SELECT directory, name FROM closing)",
+            values,
+        )
+        fresh = (
+            " FROM incoming i LEFT JOIN entries e ON e.repository=:owner AND e.directory=i.directory"
+            " AND e.name=i.name AND e.last IS NULL WHERE e.name IS NULL"
+        )
+        more = self._sums(
+            f"SELECT i.directory, count(*), sum(i.size) {fresh} AND i.mode & 0xF000 != 0x4000"
+            " GROUP BY i.directory",
+            values,
+        )
+        added = self._run(
+            "INSERT INTO entries SELECT :owner, i.directory, i.name, :number, NULL, i.size, i.mtime, i.mode"
+            + fresh,
+            values,
+        ).rowcount
+        for directory, (files, size) in more.items():
+            before = sums.get(directory, (0, 0))
+            sums[directory] = (before[0] + files, before[1] + size)
+        self._carry_totals(owner, number, sums)
+        return Indexed(number, added, ended)
+
+    def _sums(self, statement: str, values: dict[str, int]) -> dict[int, tuple[int, int]]:
+        return {row[0]: (row[1], row[2]) for row in self._all(statement, values)}
+
+    def _carry_totals(self, owner: int, number: int, sums: dict[int, tuple[int, int]]) -> None:
+        """Add each directory's change to its own total and to those above it."""
+        below: dict[bytes, list[int]] = {}
+        for directory, (files, size) in sums.items():
+            if not files and not size:
+                continue
+            path = self._one("SELECT path FROM directories WHERE id=?", directory)[0]
+            while True:
+                total = below.setdefault(path, [0, 0])
+                total[0] += files
+                total[1] += size
+                if path == ROOT:
+                    break
+                path = parent(path)
+        for path, (files, size) in below.items():
+            if not files and not size:
+                continue
+            directory = self._directory(path)
+            old = self._one(
+                "SELECT first, files, bytes FROM totals WHERE repository=? AND directory=? AND last IS NULL",
+                owner,
+                directory,
+            )
+            if old:
+                self._run(
+                    "UPDATE totals SET last=? WHERE repository=? AND directory=? AND first=?",
+                    number - 1,
+                    owner,
+                    directory,
+                    old[0],
+                )
+            now_files, now_size = files + (old[1] if old else 0), size + (old[2] if old else 0)
+            if now_files:
+                put = "INSERT INTO totals VALUES(?, ?, ?, NULL, ?, ?)"
+                self._run(put, owner, directory, number, now_files, now_size)
+
+    # ---- reading
+
+    def numbers(self, repository: str) -> dict[str, int]:
+        """Return the indexed archives of a repository that are not gone: {Borg's id: number}."""
+        rows = self._all(
+            "SELECT a.borg_id, a.number FROM archives a JOIN repositories r ON r.id=a.repository"
+            " WHERE r.uuid=? AND NOT a.gone ORDER BY a.number",
+            repository,
+        )
+        return dict(rows)
+
+    def list_directory(
+        self, repository: str, number: int, path: bytes, *, after: bytes = b"", limit: int = 200
+    ) -> list[Entry]:
+        """Return up to `limit` entries of a directory in an archive after the name `after`, by name."""
+        rows = self._all(
+            "SELECT n.name, e.size, e.mtime, e.mode, e.first, e.last, e.directory, e.name FROM entries e"
+            " JOIN names n ON n.id=e.name WHERE e.repository=(SELECT id FROM repositories WHERE uuid=:uuid)"
+            f" AND e.directory=(SELECT id FROM directories WHERE path=:path) AND {LIVES}"
+            " AND n.name > :after ORDER BY n.name LIMIT :limit",
+            {"uuid": repository, "number": number, "path": path, "after": after, "limit": limit},
+        )
+        found = []
+        for name, size, mtime, mode, first, last, directory, name_id in rows:
+            inside = join(path, name)
+            files, total = self._total(repository, number, inside) if stat.S_ISDIR(mode) else (0, 0)
+            mark = self._mark(repository, number, first, directory, name_id)
+            found.append(Entry(inside, size, mtime, mode, first, last, files, total, mark))
+        return found
+
+    def total(self, repository: str, number: int, path: bytes = ROOT) -> tuple[int, int]:
+        """Return how many files, and how many bytes, an archive holds below a directory."""
+        return self._total(repository, number, path)
+
+    def versions(self, repository: str, path: bytes) -> list[Entry]:
+        """Return all versions of one path, newest first."""
+        rows = self._all(
+            "SELECT e.size, e.mtime, e.mode, e.first, e.last FROM entries e"
+            " WHERE e.repository=(SELECT id FROM repositories WHERE uuid=?)"
+            " AND e.directory=(SELECT id FROM directories WHERE path=?)"
+            " AND e.name=(SELECT id FROM names WHERE name=?) ORDER BY e.first DESC",
+            repository,
+            parent(path),
+            base(path),
+        )
+        return [Entry(path, *row) for row in rows]
+
+    def compare(
+        self, repository: str, old: int, new: int, *, below: bytes = ROOT, after: bytes = b"", limit: int = 200
+    ) -> list[tuple[str, Entry]]:
+        """Return up to `limit` paths that differ between two archives, by path.
+
+        Each is (added | removed | changed, the version that tells of it).
+        """
+        prefix = below.rstrip(b"/") + b"/"
+        rows = self._all(
+            "WITH d AS (SELECT e.*, CASE WHEN e.first <= :old THEN 0 ELSE 1 END AS side FROM entries e"
+            " WHERE e.repository=(SELECT id FROM repositories WHERE uuid=:uuid) AND ("
+            " (e.first <= :old AND e.last >= :old AND e.last < :new)"
+            " OR (e.first > :old AND e.first <= :new AND (e.last IS NULL OR e.last >= :new))))"
+            ", f AS (SELECT"
+            " CAST((CASE p.path WHEN x'2F' THEN x'2F' ELSE p.path || x'2F' END) || n.name AS BLOB) AS path,"
+            " max(d.side) AS most, min(d.side) AS least, d.size, d.mtime, d.mode, d.first, d.last"
+            " FROM d JOIN directories p ON p.id=d.directory JOIN names n ON n.id=d.name"
+            " GROUP BY d.directory, d.name)"
+            " SELECT * FROM f WHERE path > :after AND substr(path, 1, :length) = :prefix"
+            " ORDER BY path LIMIT :limit",
+            {
+                "uuid": repository,
+                "old": old,
+                "new": new,
+                "after": after,
+                "prefix": prefix,
+                "length": len(prefix),
+                "limit": limit,
+            },
+        )
+        kinds = {(1, 1): "added", (0, 0): "removed", (1, 0): "changed"}
+        return [(kinds[most, least], Entry(path, *rest)) for path, most, least, *rest in rows]
+
+    def search(
+        self, text: str, repositories: Iterable[str] | None = None, *, limit: int = 200
+    ) -> list[tuple[str, Entry]]:
+        """Return (repository, newest version) of up to `limit` paths whose last part holds `text`."""
+        chosen = "" if repositories is None else " AND r.uuid IN (SELECT value FROM json_each(:repositories))"
+        if len(text) >= 3:
+            hits = "SELECT rowid AS id FROM words WHERE words MATCH :text"
+            text = '"' + text.replace('"', '""') + '"'
+        else:
+            hits = "SELECT id FROM names WHERE instr(lower(CAST(name AS TEXT)), lower(:text))"
+        rows = self._all(
+            "SELECT r.uuid, p.path, n.name, e.size, e.mtime, e.mode, max(e.first), e.last"
+            f" FROM ({hits}) h CROSS JOIN entries e ON e.name=h.id JOIN repositories r ON r.id=e.repository"
+            " JOIN directories p ON p.id=e.directory JOIN names n ON n.id=e.name"
+            f" WHERE 1{chosen} GROUP BY e.name, e.repository, e.directory LIMIT :limit",
+            {
+                "text": text,
+                "limit": limit,
+                "repositories": _json(repositories) if repositories is not None else "[]",
+            },
+        )
+        return [(uuid, Entry(join(path, name), *rest)) for uuid, path, name, *rest in rows]
+
+    # ---- inside
+
+    def _total(self, repository: str, number: int, path: bytes) -> tuple[int, int]:
+        row = self._one(
+            "SELECT e.files, e.bytes FROM totals e"
+            " WHERE e.repository=(SELECT id FROM repositories WHERE uuid=:uuid)"
+            f" AND e.directory=(SELECT id FROM directories WHERE path=:path) AND {LIVES}",
+            {"uuid": repository, "path": path, "number": number},
+        )
+        return (row[0], row[1]) if row else (0, 0)
+
+    def _mark(self, repository: str, number: int, first: int, directory: int, name: int) -> str:
+        if first != number or number == 1:
+            return ""
+        before = self._one(
+            "SELECT 1 FROM entries WHERE repository=(SELECT id FROM repositories WHERE uuid=?)"
+            " AND directory=? AND name=? AND last=?",
+            repository,
+            directory,
+            name,
+            number - 1,
+        )
+        return "changed" if before else "new"
+
+    def _repository(self, repository: str) -> int:
+        self._run("INSERT OR IGNORE INTO repositories(uuid) VALUES(?)", repository)
+        return int(self._one("SELECT id FROM repositories WHERE uuid=?", repository)[0])
+
+    def _directory(self, path: bytes) -> int:
+        row = self._one("SELECT id FROM directories WHERE path=?", path)
+        return int(row[0] if row else self._run("INSERT INTO directories(path) VALUES(?)", path).lastrowid)
+
+    def _name(self, name: bytes) -> int:
+        row = self._one("SELECT id FROM names WHERE name=?", name)
+        if row:
+            return int(row[0])
+        number = int(self._run("INSERT INTO names(name) VALUES(?)", name).lastrowid)
+        self._run("INSERT INTO words(rowid, name) VALUES(?, ?)", number, name.decode(errors="replace"))
+        return number
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._run("ROLLBACK")
+            raise
+        self._run("COMMIT")
+
+    def _run(self, statement: str, *values: Any) -> Any:
+        bound = values[0] if len(values) == 1 and isinstance(values[0], dict) else values
+        return self._connection.execute(statement, bound)
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        return self._run(statement, *values).fetchone()
+
+    def _all(self, statement: str, *values: Any) -> list[Any]:
+        found: list[Any] = self._run(statement, *values).fetchall()
+        return found
+
+
+class _Places:
+    """Numbers of directories and names while one archive is taken over."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._directories: dict[bytes, int] = {}
+        self._names: dict[bytes, int] = {}
+
+    def of(self, path: bytes) -> tuple[int, int]:
+        """Return the numbers of a path's directory and name."""
+        above, name = parent(path), base(path)
+        directory = self._directories.get(above)
+        if directory is None:
+            directory = self._directories[above] = self._store._directory(above)
+        number = self._names.get(name)
+        if number is None:
+            if len(self._names) >= 200_000:
+                self._names.clear()
+            number = self._names[name] = self._store._name(name)
+        return directory, number
+
+
+def parent(path: bytes) -> bytes:
+    """Return the directory of an absolute path."""
+    return path.rpartition(b"/")[0] or ROOT
+
+
+def base(path: bytes) -> bytes:
+    """Return the last part of a path."""
+    return path.rpartition(b"/")[2]
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """Return the path of a name in a directory."""
+    return directory.rstrip(b"/") + b"/" + name
+
+
+def _json(values: Iterable[str]) -> str:
+    return "[" + ",".join(f'"{value}"' for value in values) + "]"

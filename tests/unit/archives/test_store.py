@@ -1,0 +1,190 @@
+"""The catalogue's store against a plain model of archives: dictionaries of paths."""
+
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+import sqlcipher3.dbapi2 as sqlite
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saveos.archives.store import Item, OutOfOrder, Store, base, parent
+
+KEY = bytes(range(32))
+FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
+REPOSITORY = "0193c0de-0000-7000-8000-000000000001"
+OTHER = "0193c0de-0000-7000-8000-000000000002"
+Tree = dict[bytes, tuple[int, int, int]]
+
+parts = st.sampled_from(
+    [b"a", b"bee", b"nginx.conf", b"caf\xc3\xa9", b"\xff\xfe", b"new\nline", b"%_", b'"x"', b"a" * 255]
+)
+trees = st.dictionaries(
+    st.lists(parts, min_size=1, max_size=4).map(lambda each: b"/" + b"/".join(each)),
+    st.tuples(st.integers(0, 2**40), st.integers(0, 2**33)),
+    max_size=12,
+)
+
+
+def whole(files: dict[bytes, tuple[int, int]]) -> Tree:
+    """Return a tree with the directories that hold the files; a path that holds others is a directory."""
+    tree: Tree = {}
+    for path in files:
+        above = parent(path)
+        while above != b"/":
+            tree[above] = (0, 7, DIRECTORY)
+            above = parent(above)
+    return {path: (*meta, FILE) for path, meta in files.items() if path not in tree} | tree
+
+
+def items(tree: Tree) -> list[Item]:
+    return [Item(path, *meta) for path, meta in sorted(tree.items())]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store.db", KEY) as opened:
+        yield opened
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(trees, st.booleans()), min_size=1, max_size=5))
+def test_every_archive_reads_back_as_it_was(history):
+    with tempfile.TemporaryDirectory() as directory, Store(Path(directory) / "s.db", KEY) as store:
+        model: list[Tree] = []
+        for number, (files, whole_list) in enumerate(history, 1):
+            tree = whole(files)
+            before = model[-1] if model else {}
+            changes = {path: meta for path, meta in tree.items() if before.get(path) != meta}
+            gone = before.keys() - tree.keys()
+            complete = whole_list or not model
+            listed = tree if complete else changes
+            store.index(
+                REPOSITORY,
+                f"{number:064x}",
+                number,
+                items(listed),
+                complete=complete,
+                missing=() if complete else gone,
+            )
+            model.append(tree)
+        for number, tree in enumerate(model, 1):
+            for directory_path in {parent(path) for path in tree} | {b"/"}:
+                expected = sorted(path for path in tree if parent(path) == directory_path)
+                found = store.list_directory(REPOSITORY, number, directory_path)
+                assert [entry.path for entry in found] == expected
+                for entry in found:
+                    assert (entry.size, entry.mtime, entry.mode) == tree[entry.path]
+                    before = model[number - 2].get(entry.path) if number > 1 else tree[entry.path]
+                    mark = "new" if before is None else "" if before == tree[entry.path] else "changed"
+                    assert entry.changed == mark
+            files = {path: meta for path, meta in tree.items() if meta[2] == FILE}
+            for directory_path in {path for path, meta in tree.items() if meta[2] == DIRECTORY} | {b"/"}:
+                below = [
+                    meta[0]
+                    for path, meta in files.items()
+                    if path.startswith(directory_path.rstrip(b"/") + b"/")
+                ]
+                assert store.total(REPOSITORY, number, directory_path) == (len(below), sum(below))
+        old, new = model[0], model[-1]
+        different = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
+        compared = store.compare(REPOSITORY, 1, len(model), limit=1000)
+        kinds = {entry.path: kind for kind, entry in compared}
+        # a path that changed and changed back within the span has a new version: it is told, as changed
+        assert different <= kinds.keys() <= old.keys() | new.keys()
+        for path in different:
+            assert kinds[path] == ("removed" if path not in new else "added" if path not in old else "changed")
+
+
+def test_unchanged_archives_cost_nothing(store, tmp_path):
+    tree = whole({b"/srv/%d/%d" % (n % 100, n): (n, n) for n in range(5000)})
+    store.index(REPOSITORY, "1" * 64, 1, items(tree), complete=True)
+    rows = store._one("SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM totals)")
+    for number in range(2, 20):
+        outcome = store.index(REPOSITORY, f"{number:064x}", number, [], complete=False)
+        assert (outcome.number, outcome.added, outcome.ended) == (number, 0, 0)
+    assert store._one("SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM totals)") == rows
+    assert store.total(REPOSITORY, 19) == (5000, sum(range(5000)))
+
+
+def test_an_archive_is_indexed_once_and_in_order(store):
+    assert store.index(REPOSITORY, "1" * 64, 10, [Item(b"/a", 1, 1, FILE)], complete=True)
+    assert store.index(REPOSITORY, "1" * 64, 10, [], complete=True) is None
+    assert [entry.path for entry in store.list_directory(REPOSITORY, 1, b"/")] == [b"/a"]
+    with pytest.raises(OutOfOrder):
+        store.index(REPOSITORY, "2" * 64, 9, [], complete=True)
+    assert store.numbers(REPOSITORY) == {"1" * 64: 1}
+
+
+def test_a_failed_listing_leaves_nothing(store):
+    def broken():
+        yield Item(b"/a", 1, 1, FILE)
+        raise OSError("the connection broke")
+
+    with pytest.raises(OSError):
+        store.index(REPOSITORY, "1" * 64, 1, broken(), complete=True)
+    assert store.numbers(REPOSITORY) == {}
+    assert store.search("a") == []
+
+
+def test_versions_of_a_file_survive_its_end(store):
+    for number, tree in enumerate(({b"/etc/a": (1, 1)}, {b"/etc/a": (2, 2)}, {}, {b"/etc/a": (3, 3)}), 1):
+        store.index(REPOSITORY, f"{number:064x}", number, items(whole(tree)), complete=True)
+    assert [(each.first, each.last, each.size) for each in store.versions(REPOSITORY, b"/etc/a")] == [
+        (4, None, 3),
+        (2, 2, 2),
+        (1, 1, 1),
+    ]
+
+
+def test_search_finds_by_a_part_of_the_name_in_one_repository_or_all(store):
+    store.index(REPOSITORY, "1" * 64, 1, items(whole({b"/etc/nginx/nginx.conf": (1, 1)})), complete=True)
+    store.index(
+        OTHER, "2" * 64, 1, items(whole({b"/srv/nginx.conf.old": (2, 2), b'/srv/"x"': (1, 1)})), complete=True
+    )
+    assert {(uuid, each.path) for uuid, each in store.search("nginx.con")} == {
+        (REPOSITORY, b"/etc/nginx/nginx.conf"),
+        (OTHER, b"/srv/nginx.conf.old"),
+    }
+    assert [each.path for _, each in store.search("NGINX.con", [OTHER])] == [b"/srv/nginx.conf.old"]
+    assert [each.path for _, each in store.search('"x"')] == [b'/srv/"x"']
+    assert [each.path for _, each in store.search("x", [REPOSITORY])] == [
+        b"/etc/nginx",
+        b"/etc/nginx/nginx.conf",
+    ]
+
+
+def test_a_repository_is_dropped_alone_and_built_anew(store):
+    tree = items(whole({b"/etc/a": (1, 1)}))
+    for repository in (REPOSITORY, OTHER):
+        store.index(repository, "1" * 64, 1, tree, complete=True)
+    store.drop(REPOSITORY)
+    assert store.numbers(REPOSITORY) == {}
+    assert store.list_directory(REPOSITORY, 1, b"/") == []
+    assert [each.path for each in store.list_directory(OTHER, 1, b"/")] == [b"/etc"]
+    store.index(REPOSITORY, "1" * 64, 1, tree, complete=True)
+    assert store.list_directory(REPOSITORY, 1, b"/") == store.list_directory(OTHER, 1, b"/")
+
+
+def test_versions_of_archives_that_are_gone_are_dropped(store):
+    for number in range(1, 5):
+        store.index(REPOSITORY, f"{number:064x}", number, [Item(b"/a", number, 1, FILE)], complete=True)
+    assert store.forget_archives(REPOSITORY, [f"{number:064x}" for number in (2, 4)]) == 2
+    assert [each.first for each in store.versions(REPOSITORY, b"/a")] == [4, 2]
+    assert list(store.numbers(REPOSITORY).values()) == [2, 4]
+
+
+def test_nothing_can_be_read_without_the_key(tmp_path):
+    path = tmp_path / "store.db"
+    with Store(path, KEY) as store:
+        store.index(REPOSITORY, "1" * 64, 1, [Item(b"/very-secret-name", 1, 1, FILE)], complete=True)
+    written = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+    assert b"secret" not in written
+    assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(sqlite.DatabaseError):
+        Store(path, bytes(32))
+
+
+def test_paths_are_taken_apart():
+    assert (parent(b"/a"), base(b"/a")) == (b"/", b"a")
+    assert (parent(b"/a/b"), base(b"/a/b")) == (b"/a", b"b")
