@@ -35,7 +35,13 @@ class Host(HasId, Base):
     is_agent: Mapped[bool] = mapped_column(default=True)
     is_storage_server: Mapped[bool] = mapped_column(default=False)
     tags: Mapped[list[Any]] = mapped_column(default=list)
+    # The policy that holds is kept in policy_id by policies/precedence.py: the host's own, a group's, the default
     policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
+    own_policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
+    policy_source: Mapped[str] = mapped_column(String(80), default="default")  # host | group:NAME | default
+    applied_version_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("policy_versions.id", ondelete="SET NULL")
+    )
     state: Mapped[str] = mapped_column(String(20), default="pending")
     variables: Mapped[dict[str, Any]] = mapped_column(default=dict)  # extra role variables, agent_* or server_*
     agent_public_key: Mapped[str] = mapped_column(String(1000), default="")
@@ -55,7 +61,9 @@ class Host(HasId, Base):
     disk_free_share: Mapped[float | None]  # 0 to 1, the smallest over the host's disks, space or inodes
     storage_free_share: Mapped[float | None]  # 0 to 1, of a storage server's file system
     # By name, because policies stand higher on the ladder; for reading, and only where a query asks for it.
-    policy: Mapped[Any] = relationship("Policy", viewonly=True, lazy="raise")
+    policy: Mapped[Any] = relationship(
+        "Policy", foreign_keys=[policy_id], viewonly=True, lazy="raise"
+    )
 
 
 class Group(HasId, Base):
