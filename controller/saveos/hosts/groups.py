@@ -58,18 +58,42 @@ def set_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
     touch(session, group.tenant_id, "hosts")
 
 
-def set_groups(session: Session, host: Host, names: Collection[str]) -> None:
-    """Make a host a member of these groups only. Raises Invalid on a group that does not exist."""
-    query = select(Group).where(Group.tenant_id == host.tenant_id, Group.name.in_(names))
-    found = {group.name: group for group in session.scalars(query)}
-    missing = sorted(set(names) - set(found))
+def add_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
+    """Put hosts into a group; those that are in it stay."""
+    mine = select(GroupMember.host_id).where(GroupMember.group_id == group.id)
+    known = set(session.scalars(mine))
+    session.add_all(GroupMember(group_id=group.id, host_id=host.id) for host in hosts if host.id not in known)
+    session.flush()
+    touch(session, group.tenant_id, "hosts")
+
+
+def remove_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
+    """Take hosts out of a group; those that are not in it do not matter."""
+    ids = [host.id for host in hosts]
+    for start in range(0, len(ids), 500):
+        part = GroupMember.host_id.in_(ids[start : start + 500])
+        session.execute(delete(GroupMember).where(GroupMember.group_id == group.id, part))
+    touch(session, group.tenant_id, "hosts")
+
+
+def find_groups(session: Session, tenant_id: uuid.UUID, names: Collection[str]) -> list[Group]:
+    """Return the groups with these names, by name. Raises Invalid naming those that do not exist."""
+    query = select(Group).where(Group.tenant_id == tenant_id, Group.name.in_(names)).order_by(Group.name)
+    found = list(session.scalars(query))
+    missing = sorted(set(names) - {group.name for group in found})
     if missing:
         raise Invalid(
             f"there is no group {', '.join(missing[:5])}: make it first with POST /api/v1/groups",
             field="groups",
         )
+    return found
+
+
+def set_groups(session: Session, host: Host, names: Collection[str]) -> None:
+    """Make a host a member of these groups only. Raises Invalid on a group that does not exist."""
+    found = find_groups(session, host.tenant_id, names)
     session.execute(delete(GroupMember).where(GroupMember.host_id == host.id))
-    session.add_all(GroupMember(group_id=group.id, host_id=host.id) for group in found.values())
+    session.add_all(GroupMember(group_id=group.id, host_id=host.id) for group in found)
     session.flush()
 
 

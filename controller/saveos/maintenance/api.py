@@ -11,9 +11,9 @@ from saveos.core.web import SessionDep
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut
-from saveos.maintenance import service
+from saveos.maintenance import bulk, service
 from saveos.maintenance.operations import OPERATIONS
-from saveos.maintenance.schemas import BackupIn, OperationOut, StartIn, Targets
+from saveos.maintenance.schemas import BackupIn, BulkIn, BulkOut, OperationOut, StartIn, Targets
 
 router = APIRouter()
 
@@ -92,6 +92,23 @@ def back_up(
     """Back hosts up now; the short form of POST /maintenance/backup."""
     asked = StartIn(targets=Targets(hosts=body.hosts))
     return start_operation(request, session, actor, "backup", asked, response, idempotency_key)
+
+
+@router.post("/hosts/bulk", tags=["hosts"])
+def change_hosts(
+    request: Request,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("jobs:write"))],
+    body: BulkIn,
+) -> BulkOut:
+    """Do one thing to many hosts: pause, resume, tags, groups, policy, decommission, or an operation.
+
+    An operation is one job and needs its own right; every other action needs hosts:write.
+    """
+    out = bulk.apply(session, actor, body, trigger=door(request, actor))
+    job = {"job": str(out.job.id)} if out.job else {}
+    describe(session, "hosts", action=body.action, changed=out.changed, dry_run=body.dry_run, **job)
+    return out
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202, tags=["jobs"])

@@ -133,16 +133,16 @@ def resolve(session: Session, tenant_id: uuid.UUID, operation: Operation, target
         raise Invalid("name hosts or groups, or say all", field="targets")
     named = find_hosts(session, tenant_id, targets.hosts, "targets.hosts") if targets.hosts else []
     for host in named:
-        if fault := _fault(operation, host):
-            raise Invalid(f"{host.name} {fault}", field="targets.hosts")
+        if why := fault(operation, host):
+            raise Invalid(f"{host.name} {why}", field="targets.hosts")
     chosen = {host.id: host for host in named}
     query = select(Host).where(Host.tenant_id == tenant_id)
     if targets.all:
-        chosen |= {host.id: host for host in session.scalars(query) if not _fault(operation, host)}
+        chosen |= {host.id: host for host in session.scalars(query) if not fault(operation, host)}
     for group in targets.groups:
         members = _group(session, tenant_id, group)
         found = session.scalars(query.where(Host.id.in_(members)))
-        chosen |= {host.id: host for host in found if not _fault(operation, host)}
+        chosen |= {host.id: host for host in found if not fault(operation, host)}
     if not chosen:
         raise Invalid(f"none of these hosts can run {operation.name}: provision one first", field="targets")
     return sorted(chosen.values(), key=lambda host: host.name)
@@ -172,8 +172,8 @@ def able(
         except NotFound:
             left_out.append(f"{ref} is gone")
             continue
-        if fault := _fault(operation, host):
-            left_out.append(f"{host.name} {fault}")
+        if why := fault(operation, host):
+            left_out.append(f"{host.name} {why}")
         else:
             chosen[host.id] = host
     query = select(Host).where(Host.tenant_id == tenant_id)
@@ -184,11 +184,11 @@ def able(
         except Invalid:
             left_out.append(f"the group {group} is gone")
     for each in wanted:
-        chosen |= {host.id: host for host in session.scalars(each) if not _fault(operation, host)}
+        chosen |= {host.id: host for host in session.scalars(each) if not fault(operation, host)}
     return sorted(chosen.values(), key=lambda host: host.name), left_out
 
 
-def _fault(operation: Operation, host: Host) -> str:
+def fault(operation: Operation, host: Host) -> str:
     """Return why an operation cannot run on a host, and what to do; empty when it can."""
     if host.state == "decommissioned":
         return "was taken out: add it again with POST /api/v1/hosts"

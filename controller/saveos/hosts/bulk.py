@@ -1,0 +1,187 @@
+"""One change for many hosts, set by set: 10,000 hosts cost a few dozen statements.
+
+What concerns policies and jobs too, and the route, stand higher on the ladder: maintenance/bulk.py.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from saveos.accounts.service import revoke_agent_tokens
+from saveos.core.database import touch
+from saveos.core.errors import Invalid
+from saveos.hosts.groups import find_groups
+from saveos.hosts.models import GroupMember, Host
+from saveos.hosts.service import host_filters
+
+MAX_TAGS = 50
+PART = 500  # ids in a statement
+NAMED = 20  # hosts that an outcome names
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a bulk change needs to know of a host."""
+
+    id: uuid.UUID
+    name: str
+    state: str
+    tags: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What became of the chosen hosts: those to change or changed, and why others were refused."""
+
+    change: list[Chosen] = field(default_factory=list)
+    unchanged: int = 0
+    refused: dict[str, list[str]] = field(default_factory=dict)  # reason: names
+
+    def refuse(self, host: Chosen, reason: str) -> None:
+        """Note that a host is left as it is, and why."""
+        self.refused.setdefault(reason, []).append(host.name)
+
+
+def choose(
+    session: Session, tenant_id: uuid.UUID, refs: Collection[str] | None, filters: dict[str, Any] | None
+) -> list[Chosen]:
+    """Return the hosts that ids or names name, else those that a list's filters find, by name.
+
+    Raises Invalid naming the unknown.
+    """
+    if refs is None:
+        return _select(session, host_filters(tenant_id, **(filters or {})))
+    identities = {identity: ref for ref in refs if (identity := _uuid(ref))}
+    names = sorted({ref.strip().lower().replace("\x00", "") for ref in refs})
+    found: dict[uuid.UUID, Chosen] = {}
+    for column, keys in ((Host.id, list(identities)), (Host.name, names)):
+        for part in parts(keys):
+            rows = _select(session, [Host.tenant_id == tenant_id, column.in_(part)])
+            found.update({host.id: host for host in rows})
+    known = {host.name for host in found.values()} | {str(identity) for identity in found}
+    missing = sorted({ref for ref in refs if ref.strip().lower() not in known and _uuid(ref) not in found})
+    if missing:
+        raise Invalid(f"there is no host {', '.join(missing[:5])}: see GET /api/v1/hosts", field="hosts")
+    return sorted(found.values(), key=lambda host: host.name)
+
+
+def set_paused(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Chosen], paused: bool) -> Outcome:
+    """Pause or resume hosts; `change` lists those whose state changes."""
+    outcome, target = Outcome(), "paused" if paused else "enrolled"
+    for host in hosts:
+        if host.state == "decommissioned":
+            outcome.refuse(host, "was taken out: add it again first")
+        elif host.state == "pending":
+            outcome.refuse(host, "is not provisioned yet: provision it first")
+        elif host.state == target:
+            outcome.unchanged += 1
+        else:
+            outcome.change.append(host)
+    for ids in parts([host.id for host in outcome.change]):
+        session.execute(update(Host).where(Host.id.in_(ids)).values(state=target))
+    return _told(session, tenant_id, outcome)
+
+
+def change_tags(
+    session: Session, tenant_id: uuid.UUID, hosts: Sequence[Chosen], tags: Collection[str], add: bool
+) -> Outcome:
+    """Give hosts tags, or take them away."""
+    outcome, rows, wanted = Outcome(), [], set(tags)
+    for host in hosts:
+        had = set(host.tags)
+        has = had | wanted if add else had - wanted
+        if host.state == "decommissioned":
+            outcome.refuse(host, "was taken out: add it again first")
+        elif has == had:
+            outcome.unchanged += 1
+        elif len(has) > MAX_TAGS:
+            outcome.refuse(host, f"would have more than {MAX_TAGS} tags: remove some first")
+        else:
+            outcome.change.append(host)
+            rows.append({"id": host.id, "tags": sorted(has)})
+    if rows:
+        session.execute(update(Host), rows)
+    return _told(session, tenant_id, outcome)
+
+
+def change_members(
+    session: Session, tenant_id: uuid.UUID, hosts: Sequence[Chosen], names: Collection[str], add: bool
+) -> Outcome:
+    """Put hosts into groups, or take them out of them. Raises Invalid on a group that does not exist."""
+    groups = find_groups(session, tenant_id, names)
+    query = select(GroupMember.host_id, GroupMember.group_id)
+    members = set(
+        session.execute(query.where(GroupMember.group_id.in_([group.id for group in groups]))).tuples()
+    )
+    outcome, rows = Outcome(), []
+    for host in hosts:
+        changes = [group.id for group in groups if ((host.id, group.id) in members) is not add]
+        if host.state == "decommissioned":
+            outcome.refuse(host, "was taken out: add it again first")
+        elif changes:
+            outcome.change.append(host)
+            rows += [{"group_id": group_id, "host_id": host.id} for group_id in changes]
+        else:
+            outcome.unchanged += 1
+    if add and rows:
+        session.execute(insert(GroupMember), rows)
+    elif rows:
+        for ids in parts([host.id for host in outcome.change]):
+            mine = GroupMember.host_id.in_(ids), GroupMember.group_id.in_([group.id for group in groups])
+            session.execute(delete(GroupMember).where(*mine))
+    return _told(session, tenant_id, outcome)
+
+
+def take_out(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Chosen]) -> Outcome:
+    """Take hosts out of care: their tokens end, their archives and repositories stay."""
+    outcome = Outcome()
+    for host in hosts:
+        if host.state == "decommissioned":
+            outcome.unchanged += 1
+        else:
+            outcome.change.append(host)
+    for ids in parts([host.id for host in outcome.change]):
+        session.execute(update(Host).where(Host.id.in_(ids)).values(state="decommissioned", due_at=None))
+    for host in outcome.change:
+        revoke_agent_tokens(session, tenant_id, host.id)
+    return _told(session, tenant_id, outcome)
+
+
+def summary(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return why hosts were refused: reason, how many, and the first names, the most frequent first."""
+    counts = Counter({reason: len(names) for reason, names in outcome.refused.items()})
+    return [
+        {"reason": reason, "count": count, "hosts": outcome.refused[reason][:NAMED]}
+        for reason, count in counts.most_common()
+    ]
+
+
+def _select(session: Session, where: Sequence[ColumnElement[bool]]) -> list[Chosen]:
+    query = select(Host.id, Host.name, Host.state, Host.tags).where(*where).order_by(Host.name)
+    return [Chosen(key, name, state, tuple(tags)) for key, name, state, tags in session.execute(query)]
+
+
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Return items in parts that a statement can name."""
+    return (items[start : start + PART] for start in range(0, len(items), PART))
+
+
+def _told(session: Session, tenant_id: uuid.UUID, outcome: Outcome) -> Outcome:
+    if outcome.change:
+        session.expire_all()
+        touch(session, tenant_id, "hosts")
+    return outcome
+
+
+def _uuid(ref: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(ref) if len(ref) in (32, 36) else None
+    except ValueError:
+        return None
