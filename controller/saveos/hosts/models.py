@@ -39,9 +39,7 @@ class Host(HasId, Base):
     policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
     own_policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
     policy_source: Mapped[str] = mapped_column(String(80), default="default")  # host | group:NAME | default
-    applied_version_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("policy_versions.id", ondelete="SET NULL")
-    )
+    applied_version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policy_versions.id"))
     state: Mapped[str] = mapped_column(String(20), default="pending")
     variables: Mapped[dict[str, Any]] = mapped_column(default=dict)  # extra role variables, agent_* or server_*
     agent_public_key: Mapped[str] = mapped_column(String(1000), default="")
@@ -61,9 +59,7 @@ class Host(HasId, Base):
     disk_free_share: Mapped[float | None]  # 0 to 1, the smallest over the host's disks, space or inodes
     storage_free_share: Mapped[float | None]  # 0 to 1, of a storage server's file system
     # By name, because policies stand higher on the ladder; for reading, and only where a query asks for it.
-    policy: Mapped[Any] = relationship(
-        "Policy", foreign_keys=[policy_id], viewonly=True, lazy="raise"
-    )
+    policy: Mapped[Any] = relationship("Policy", foreign_keys=[policy_id], viewonly=True, lazy="raise")
 
 
 class Group(HasId, Base):

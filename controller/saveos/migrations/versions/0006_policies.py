@@ -88,11 +88,7 @@ def upgrade() -> None:
         sa.Column(
             "applied_version_id",
             sa.Uuid(),
-            sa.ForeignKey(
-                "policy_versions.id",
-                name=op.f("fk_hosts_applied_version_id_policy_versions"),
-                ondelete="SET NULL",
-            ),
+            sa.ForeignKey("policy_versions.id", name=op.f("fk_hosts_applied_version_id_policy_versions")),
             nullable=True,
         ),
         inline_references=True,
