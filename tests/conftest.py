@@ -257,7 +257,9 @@ class Api:
         token = self.token if token is None else token
         sent = ({"Authorization": f"Bearer {token}"} if token else {}) | (headers or {})
         path = (
-            path if path.startswith(("/api/", "/health", "/metrics", "/docs", "/openapi")) else f"/api/v1{path}"
+            path
+            if path.startswith(("/api/", "/enrol.sh", "/enrol/", "/health", "/metrics", "/docs", "/openapi"))
+            else f"/api/v1{path}"
         )
         return self.client.request(method, path, headers=sent, **rest)
 

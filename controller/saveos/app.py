@@ -31,6 +31,7 @@ from saveos.core.feed import Feed
 from saveos.core.settings import Settings, get_settings
 from saveos.core.web import SessionDep, State, StateDep
 from saveos.dashboard import api as dashboard
+from saveos.enrolment import api as enrolment
 from saveos.hosts import api as hosts
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection_sql
@@ -60,6 +61,7 @@ FEATURES = (
     restores,
     maintenance,
     schedules,
+    enrolment,
 )
 PREFIX = "/api/v1"
 DESCRIPTION = "Backs up and maintains a fleet of Linux servers. Errors are problem documents (RFC 9457)."
@@ -87,6 +89,7 @@ def create_app() -> FastAPI:
     _mount_probes(app)
     for feature in FEATURES:
         app.include_router(feature.router, prefix=PREFIX)
+    app.include_router(enrolment.files)
     dashboard.install(app)
     return app
 

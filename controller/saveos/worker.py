@@ -26,6 +26,7 @@ from saveos.core.database import Database, write_lock
 from saveos.core.errors import Problem
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings
+from saveos.enrolment import service as enrolment
 from saveos.jobs import dispatch, progress, queue, reports
 from saveos.jobs.dispatch import Bell
 from saveos.jobs.models import Job, JobHost
@@ -101,6 +102,7 @@ class Worker:
     def _look(self) -> None:
         """Start what may start, and pass on what people canceled."""
         self._runs = {key: run for key, run in self._runs.items() if run.thread.is_alive()}
+        self._enrol()
         with self.database.session() as session:
             waiting = queue.waiting(session)
             running = list(self._runs)
@@ -116,6 +118,14 @@ class Worker:
         for mine in claims:
             self._runs[mine.job_id] = run = Run(self, mine)
             run.thread.start()
+
+    def _enrol(self) -> None:
+        """Have hosts that registered provisioned, or note that they are."""
+        with self.database.session() as session:
+            if not enrolment.any_to_advance(session):
+                return
+        with self.database.session(writes=True) as session:
+            enrolment.advance(session)
 
     def _keep_house(self) -> None:
         fire_due(self.database)

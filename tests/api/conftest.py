@@ -12,8 +12,18 @@ OPEN = {
     ("GET", "/api/v1/health"),
     ("POST", "/api/v1/auth/login"),
     ("GET", "/api/v1/ca.pem"),
+    ("GET", "/enrol.sh"),
+    ("GET", "/enrol/saveos-agent"),
 }
-SELF = {("GET", "/api/v1/auth/me"), ("POST", "/api/v1/auth/logout"), ("POST", "/api/v1/auth/password")}
+SELF = {
+    ("GET", "/api/v1/auth/me"),
+    ("POST", "/api/v1/auth/logout"),
+    ("POST", "/api/v1/auth/password"),
+    # A host that is not enrolled yet shows a credential of its own kind.
+    ("POST", "/api/v1/agents/register"),
+    ("GET", "/api/v1/agents/register/{registration_id}"),
+    ("POST", "/api/v1/agents/register/{registration_id}/ready"),
+}
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,25 @@ from saveos.alerts import models as _alerts
 from saveos.archives import models as _archives
 from saveos.checkins import models as _checkins
 from saveos.core.database import Base, UtcDateTime
+from saveos.enrolment import models as _enrolment
 from saveos.hosts import models as _hosts
 from saveos.jobs import models as _jobs
 from saveos.policies import models as _policies
 from saveos.repositories import models as _repositories
 from saveos.restores import models as _restores
 
-FEATURES = (_accounts, _alerts, _archives, _checkins, _hosts, _jobs, _policies, _repositories, _restores)
+FEATURES = (
+    _accounts,
+    _alerts,
+    _archives,
+    _checkins,
+    _enrolment,
+    _hosts,
+    _jobs,
+    _policies,
+    _repositories,
+    _restores,
+)
 
 
 def render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
