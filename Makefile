@@ -1,6 +1,6 @@
 # Thin over scripts/setup.sh, which does the same where make is missing. env.example names every variable.
 .DEFAULT_GOAL := help
-.PHONY: help up down purge check test test-fast bench dev
+.PHONY: help up down purge demo demo-down check test test-fast bench dev
 export PATHS
 
 help: ## Show the targets
@@ -14,6 +14,12 @@ down: ## Stop the controller
 
 purge: ## Remove the installation but for its repositories
 	@sh scripts/setup.sh purge --yes
+
+demo: ## Try it: four hosts in containers and a controller of their own
+	@sh scripts/setup.sh demo
+
+demo-down: ## End the demo and remove all of it
+	@sh scripts/setup.sh demo-down
 
 dev: ## Install what developing needs
 	@sh scripts/setup.sh dev

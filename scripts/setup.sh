@@ -1,6 +1,6 @@
 #!/bin/sh
 # Set this checkout up and run it. `make` is thin over it, and it works without make:
-#   sh scripts/setup.sh up|down|purge|venv|dev|check|test|test-fast|bench
+#   sh scripts/setup.sh up|down|purge|demo|demo-down|venv|dev|check|test|test-fast|bench
 # Settings come from the environment; env.example names them all.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,8 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # What a fresh Debian machine may lack. The headers are for the agent bundle, which is built once.
 RUN_PACKAGES="acl python3-venv openssh-client openssh-server"
 BUNDLE_PACKAGES="gcc libc6-dev binutils pkg-config python3-dev libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev"
-TEST_PACKAGES="git openssh-client openssh-server postgresql chromium podman runc netavark iptables nftables mmdebstrap"
+LAB_PACKAGES="openssh-client podman runc netavark iptables nftables mmdebstrap" # real hosts in containers
+TEST_PACKAGES="git openssh-server postgresql chromium $LAB_PACKAGES"
 
 say() { printf '%s\n' "$*"; }
 stop() {
@@ -132,6 +133,23 @@ up() {
     exec saveos up ${PATHS:-}
 }
 
+# Four hosts in containers and a controller of their own; nothing of this machine is backed up or changed.
+demo() {
+    need_root demo
+    check_machine
+    # shellcheck disable=SC2086
+    packages $LAB_PACKAGES
+    venv runtime
+    prepare
+    exec python scripts/demo.py up
+}
+
+demo_down() {
+    need_root demo-down
+    [ -x "$VENV/bin/saveos" ] || stop "there is no demo to end: nothing is set up in this checkout."
+    exec python scripts/demo.py down
+}
+
 # down|purge: nothing is set up for it, so without a virtual environment there is nothing to stop.
 installed() {
     need_root "$@"
@@ -223,11 +241,13 @@ case $command in
     up) up ;;
     down) installed down "$@" ;;
     purge) installed purge "$@" ;;
+    demo) demo ;;
+    demo-down) demo_down ;;
     venv) check_machine && venv runtime && sh scripts/link-collection.sh ;;
     dev) check_machine && venv dev && prepare ;;
     check) check ;;
     test) test_all ;;
     test-fast) test_fast "$@" ;;
     bench) bench "$@" ;;
-    *) stop "usage: sh scripts/setup.sh up|down|purge|venv|dev|check|test|test-fast|bench" ;;
+    *) stop "usage: sh scripts/setup.sh up|down|purge|demo|demo-down|venv|dev|check|test|test-fast|bench" ;;
 esac

@@ -101,6 +101,12 @@ class Host:
             self.exec("sh", "-c", "ssh-keygen -qA; mkdir -p /run/sshd; service ssh start")
 
     @property
+    def is_running(self) -> bool:
+        """Whether the container is there and runs."""
+        state = podman("inspect", "-f", "{{.State.Status}}", self.container, check=False)
+        return state.splitlines()[-1:] == ["running"]
+
+    @property
     def pid(self) -> str:
         """PID of the host's init, seen from outside."""
         return podman("inspect", "-f", "{{.State.Pid}}", self.container)
@@ -214,7 +220,7 @@ class Lab:
         self.key = self.dir / "id_ed25519"
         self.known_hosts = self.dir / "known_hosts"
         self.hosts: dict[str, Host] = {}
-        (self.dir / "lab.json").write_text(json.dumps({"id": self.id}))
+        self._note()
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
         for suite in {suite.partition(":")[0] for suite in suites.values()}:
             image(suite)
@@ -225,12 +231,31 @@ class Lab:
                 place = (tmpfs or {}).get(name)
                 small = ("--tmpfs", f"{place[0]}:rw,size={place[1]},mode=0755") if place else ()
                 host.start((*small, *options))
+            self._note()
             for host in self.hosts.values():
                 host.wait_ssh()
             self.pin()
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def attach(cls, directory: Path) -> Self:
+        """Return the lab that another process started in a directory. Raises OSError, ValueError, KeyError."""
+        told = json.loads((directory / "lab.json").read_text())
+        lab = cls.__new__(cls)
+        lab.id, lab.dir = told["id"], directory
+        lab.key, lab.known_hosts = directory / "id_ed25519", directory / "known_hosts"
+        lab.hosts = {name: Host(lab, name, **facts) for name, facts in told["hosts"].items()}
+        return lab
+
+    def _note(self) -> None:
+        """Write down what `attach` and `lab.py down` need."""
+        hosts = {
+            name: {"ip": host.ip, "suite": host.suite + ("" if host.systemd else ":nosystemd")}
+            for name, host in self.hosts.items()
+        }
+        (self.dir / "lab.json").write_text(json.dumps({"id": self.id, "hosts": hosts}))
 
     def _make_network(self) -> ipaddress.IPv4Network:
         with Path("/tmp/.saveos-lab.lock").open("w") as lock:  # two runs must not be given one subnet
