@@ -54,7 +54,7 @@ saveos:
     server's clock (absent where nothing was ever committed), C(bytes), and C(foreign), the number of files of others.
   returned: success
   type: dict
-  sample: {storage: {root: /srv/saveos, user: saveos-borg, free: 1000000, total: 2000000, repositories: [{id:
+  sample: {storage: {at: 2026-01-01T00:00:00Z, root: /srv/saveos, user: saveos-borg, free: 1000000, total: 2000000, repositories: [{id:
     0198c5f0-0000-7000-8000-000000000001, initialised: true, commit_age: 120, bytes: 4096, foreign: 0}]}}
 """
 
@@ -190,7 +190,8 @@ def main():
         module.fail_json(msg=f"{root} is not there: mount it, or provision this storage server")
     os.nice(10)
     disk = shutil.disk_usage(root)
-    storage = {"root": root, "user": user, "free": disk.free, "total": disk.total}
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    storage = {"at": at, "root": root, "user": user, "free": disk.free, "total": disk.total}
     storage["repositories"] = report(root, uid, module.params["seconds"])
     module.exit_json(changed=False, saveos={"storage": storage})
 

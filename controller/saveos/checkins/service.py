@@ -27,6 +27,7 @@ from saveos.hosts.models import Host
 from saveos.hosts.service import get_host, record_backup, record_seen
 from saveos.policies.service import default_policy, due_at
 from saveos.repositories.models import Repository
+from saveos.repositories.report import record_claims
 
 NO_ARCHIVE = "the run says it succeeded, but it made no archive"
 
@@ -63,7 +64,9 @@ def record_runs(
     fresh = [wanted[run_id] for run_id in wanted if run_id in new]
     stolen = _foreign(session, host, wanted.keys() - new)
     refused += [Refused(run_id=run_id, detail="another host told of this run") for run_id in stolen]
-    _insert(session, Archive, [row for record in fresh for row in _archive_rows(host, record)], Archive.id)
+    archives = [row for record in fresh for row in _archive_rows(host, record)]
+    _insert(session, Archive, archives, Archive.id)
+    record_claims(session, host, [(row["repository_id"], row["started_at"]) for row in archives])
     record_seen(host)
     for record in fresh:
         _apply(session, host, record)

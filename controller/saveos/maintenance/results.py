@@ -5,19 +5,24 @@ checked like any input, and can say something only about itself.
 """
 
 import uuid
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from saveos.accounts.service import set_agent_token
 from saveos.checkins.service import parse_record, record_runs
+from saveos.core.clock import now
 from saveos.core.database import touch
 from saveos.core.errors import Invalid
 from saveos.hosts.models import Host
 from saveos.hosts.service import record_seen
 from saveos.jobs.models import Job, JobHost
+from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
+
+Told = TypeVar("Told", bound=BaseModel)
 
 Short = Annotated[str, Field(max_length=200)]
 Key = Annotated[str, Field(max_length=1000)]
@@ -86,7 +91,8 @@ def provisioned(session: Session, job: Job, row: JobHost) -> None:
     for told in found.repositories:
         if told.initialised and told.id in own:
             record_initialised(own[told.id], key_exported=told.key_exported)
-    if row.state in ("ok", "changed") and row.is_target and host.state == "pending":
+    whole = row.is_target or not host.is_agent  # a mere server that came along is converged, too
+    if row.state in ("ok", "changed") and whole and host.state == "pending":
         host.state = "enrolled"
     record_seen(host)
     touch(session, host.tenant_id, "hosts")
@@ -103,12 +109,28 @@ def ran(session: Session, job: Job, row: JobHost) -> None:
 
 
 def examined(session: Session, job: Job, row: JobHost) -> None:
-    """Keep what the host said about its health."""
-    health, host = row.result.get("health"), _host(session, row)
-    if host is not None and isinstance(health, dict):
+    """Keep what the host said about its health, and what a storage server saw of its repositories."""
+    health, storage, host = row.result.get("health"), row.result.get("storage"), _host(session, row)
+    if host is None:
+        return
+    if isinstance(health, dict):
         host.facts = host.facts | {"health": health}
         record_seen(host)
         touch(session, host.tenant_id, "hosts")
+    if isinstance(storage, dict) and host.is_storage_server:
+        _stored(session, host, _parsed(StorageSeen, storage), row.started_at or now())
+
+
+def _stored(session: Session, server: Host, seen: StorageSeen, began: datetime) -> None:
+    """Take over a storage server's report once: at the end of its job it comes a second time."""
+    known = server.facts.get("storage")
+    if seen.at and isinstance(known, dict) and known.get("at") == seen.at:
+        return
+    server.facts = server.facts | {"storage": seen.model_dump(exclude={"repositories"})}
+    server.storage_free_share = seen.free / seen.total if seen.total else None
+    record_report(session, server, seen, began)
+    record_seen(server)
+    touch(session, server.tenant_id, "hosts")
 
 
 def _host(session: Session, row: JobHost) -> Host | None:
@@ -116,7 +138,7 @@ def _host(session: Session, row: JobHost) -> Host | None:
     return session.get(Host, row.host_id, with_for_update=True) if row.host_id else None
 
 
-def _parsed(model: type[Provisioned], data: dict[str, Any]) -> Provisioned:
+def _parsed(model: type[Told], data: dict[str, Any]) -> Told:
     try:
         return model.model_validate(data)
     except ValidationError as error:

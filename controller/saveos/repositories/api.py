@@ -57,7 +57,7 @@ def change_repository(
 ) -> RepositoryOut:
     """Change a repository's quota; it holds after the next provisioning of its server."""
     repository = service.get_repository(session, actor.tenant_id, repository_id)
-    repository.quota = body.quota
+    service.set_quota(repository, body.quota)
     session.flush()
     describe(session, f"repository:{repository.id}", quota=body.quota)
     return service.describe_repository(session, repository)

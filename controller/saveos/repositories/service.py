@@ -49,6 +49,7 @@ def create_repository(session: Session, tenant_id: uuid.UUID, host: Host, asked:
         kind=asked.kind,
         path=asked.path,
         quota=asked.quota,
+        quota_bytes=parse_quota(asked.quota),
     )
     session.add(repository)
     session.flush()
@@ -123,6 +124,19 @@ def record_initialised(repository: Repository, *, key_exported: bool) -> None:
     repository.initialised_at = repository.initialised_at or now()
     if key_exported:
         repository.key_exported_at = repository.key_exported_at or now()
+
+
+def set_quota(repository: Repository, quota: str) -> None:
+    """Set how much a repository may hold, in Borg's form; empty is no limit."""
+    repository.quota, repository.quota_bytes = quota, parse_quota(quota)
+
+
+def parse_quota(quota: str) -> int | None:
+    """Return a quota in bytes as Borg reads it (500G is 500,000,000,000); None for none."""
+    if not quota:
+        return None
+    power = "KMGT".find(quota[-1]) + 1
+    return min(int(float(quota[:-1] if power else quota) * 1000**power), 2**63 - 1)
 
 
 def _servers(session: Session, tenant_id: uuid.UUID) -> list[Host]:
