@@ -48,6 +48,8 @@ RIGHTS = {
         "repositories:write",
         "policies:write",
         "channels:write",
+        "secrets:read",
+        "secrets:write",
         "users:write",
         "tokens:write",
         "download",

@@ -16,6 +16,7 @@ from saveos.jobs import models as _jobs
 from saveos.policies import models as _policies
 from saveos.repositories import models as _repositories
 from saveos.restores import models as _restores
+from saveos.secrets import models as _secrets
 
 FEATURES = (
     _accounts,
@@ -28,6 +29,7 @@ FEATURES = (
     _policies,
     _repositories,
     _restores,
+    _secrets,
 )
 
 
