@@ -15,11 +15,13 @@ from sqlalchemy.orm import Session
 
 from saveos.core.clock import now
 from saveos.core.database import new_id, touch, write_lock
+from saveos.hosts.models import Host
 from saveos.jobs import logs
 from saveos.jobs.models import Job, JobHost, Lease
 
 MAX_ATTEMPTS = 3
-LOOK_AT = 200  # queued jobs per look
+LOOK_AT = 200  # queued jobs per query
+LOOKS = 50  # queries of one look, so that jobs behind a long queue for one host are found
 UNDONE = ("queued", "running")
 
 
@@ -44,7 +46,31 @@ def claim(session: Session, worker: str, seconds: float, limit: int) -> list[Cla
     A job that has to wait holds back younger ones that want the same, so that it cannot starve.
     """
     write_lock(session)
-    waiting = session.scalars(
+    claimed: list[Claim] = []
+    wanted: set[str] = set()
+    after: uuid.UUID | None = None
+    for _ in range(LOOKS):
+        waiting = _waiting(session, after)
+        for job in waiting:
+            if len(claimed) == limit:
+                return claimed
+            resources = {*job.resources, f"job:{job.id}"}
+            if resources & wanted:
+                continue
+            holder = _lease(session, job, sorted(resources), worker, seconds)
+            if holder:
+                wanted |= resources
+                _block(session, job, holder)
+            elif mine := _begin(session, job, worker):
+                claimed.append(mine)
+        if len(waiting) < LOOK_AT:
+            break
+        after = waiting[-1].id
+    return claimed
+
+
+def _waiting(session: Session, after: uuid.UUID | None) -> list[Job]:
+    query = (
         select(Job)
         .where(Job.state.in_(("queued", "canceling")))
         .where(~select(Lease.job_id).where(Lease.job_id == Job.id).exists())
@@ -52,21 +78,7 @@ def claim(session: Session, worker: str, seconds: float, limit: int) -> list[Cla
         .limit(LOOK_AT)
         .with_for_update(skip_locked=True)
     )
-    claimed: list[Claim] = []
-    wanted: set[str] = set()
-    for job in waiting:
-        if len(claimed) == limit:
-            break
-        resources = {*job.resources, f"job:{job.id}"}
-        if resources & wanted:
-            continue
-        holder = _lease(session, job, sorted(resources), worker, seconds)
-        if holder:
-            wanted |= resources
-            _block(session, job, holder)
-        else:
-            claimed.append(_begin(session, job, worker))
-    return claimed
+    return list(session.scalars(query.where(Job.id > after) if after else query))
 
 
 def _lease(session: Session, job: Job, resources: list[str], worker: str, seconds: float) -> str:
@@ -98,7 +110,12 @@ def _block(session: Session, job: Job, resource: str) -> None:
         touch(session, job.tenant_id, f"job:{job.id}")
 
 
-def _begin(session: Session, job: Job, worker: str) -> Claim:
+def _begin(session: Session, job: Job, worker: str) -> Claim | None:
+    """Begin an attempt of a leased job; None, and a final job, when none of its hosts is left for it."""
+    if job.state == "queued" and (gone := _leave_out(session, job)):
+        text = f"None of its hosts was left for it: {'; '.join(gone[:5])}."
+        finish(session, job, "canceled", text, "hosts-gone")
+        return None
     job.attempt += 1
     job.blocked_by = ""
     job.started_at = job.started_at or now()
@@ -107,6 +124,26 @@ def _begin(session: Session, job: Job, worker: str) -> Claim:
     touch(session, job.tenant_id, "jobs")
     touch(session, job.tenant_id, f"job:{job.id}")
     return Claim(job.id, job.tenant_id, job.attempt, worker, job.operation)
+
+
+def _leave_out(session: Session, job: Job) -> list[str]:
+    """Skip the hosts that were paused or taken out since the job was queued.
+
+    Returns why, when no target is left, else nothing.
+    """
+    told = {"paused": "was paused before the job began", "decommissioned": "was taken out before the job began"}
+    query = select(JobHost, Host.state).join(Host, Host.id == JobHost.host_id)
+    gone = []
+    for row, state in session.execute(query.where(JobHost.job_id == job.id, Host.state.in_(told))):
+        if not row.is_target and state == "paused":
+            continue  # a storage server that only comes along: pausing stops its own backups
+        row.state, row.error, row.finished_at = "skipped", f"{row.name} {told[state]}", now()
+        gone.append(row.error)
+    if not gone:
+        return []
+    count_hosts(session, job)
+    left = select(JobHost.name).where(JobHost.job_id == job.id, JobHost.is_target, JobHost.state.in_(UNDONE))
+    return [] if session.scalar(left.limit(1)) else gone
 
 
 def database_now(session: Session) -> datetime:

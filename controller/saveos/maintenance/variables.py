@@ -31,7 +31,9 @@ def play(
     None when no host is left for it.
     """
     job = session.get_one(Job, mine.job_id)
-    rows = session.scalars(select(JobHost).where(JobHost.job_id == job.id).order_by(JobHost.name)).all()
+    # Skipped before the attempt began: paused or taken out since the job was queued
+    wanted = JobHost.job_id == job.id, JobHost.state != "skipped"
+    rows = session.scalars(select(JobHost).where(*wanted).order_by(JobHost.name)).all()
     if stop:
         # A host that never began has nothing to end, but only the attempt that ran knows; asking is cheap.
         rows = [row for row in rows if row.is_target and row.state in ("queued", "running")]

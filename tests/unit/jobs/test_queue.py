@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from saveos.hosts.models import Host
 from saveos.jobs import queue
 from saveos.jobs.models import Job, Lease
 from saveos.jobs.queue import Claim, LeaseLost
@@ -154,3 +155,49 @@ def test_waiting(database: Any, enqueue: Any, add_host: Any) -> None:
     with database.session() as session:
         assert queue.waiting(session) is True
         assert session.scalar(select(Job.state)) == "queued"
+
+
+def test_jobs_behind_a_long_queue_for_one_host_are_found(
+    database: Any, enqueue: Any, add_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "LOOK_AT", 3)
+    busy, free = add_host("busy"), add_host("free")
+    first = enqueue([busy])
+    for _ in range(7):
+        enqueue([busy])
+    last = enqueue([free])
+    assert [each.job_id for each in claim(database)] == [first, last]
+
+
+def set_state(database: Any, host: Any, state: str) -> None:
+    with database.session() as session:
+        session.get_one(Host, host.id).state = state
+
+
+def test_a_host_that_was_paused_or_taken_out_meanwhile_is_skipped(
+    database: Any, enqueue: Any, add_host: Any, jobs: Any
+) -> None:
+    one, two, three = (add_host(name) for name in ("a", "b", "c"))
+    job_id = enqueue([one, two, three])
+    set_state(database, one, "paused")
+    set_state(database, three, "decommissioned")
+    assert [each.job_id for each in claim(database)] == [job_id]
+    states = {row.name: (row.state, row.error) for row in jobs.hosts(job_id)}
+    assert states == {
+        "a": ("skipped", "a was paused before the job began"),
+        "b": ("queued", ""),
+        "c": ("skipped", "c was taken out before the job began"),
+    }
+    assert (jobs.get(job_id).hosts_done, jobs.get(job_id).state) == (2, "running")
+
+
+def test_a_job_without_any_host_left_is_canceled_with_the_reason(
+    database: Any, enqueue: Any, add_host: Any, jobs: Any
+) -> None:
+    host = add_host("a")
+    job_id = enqueue([host])
+    set_state(database, host, "paused")
+    assert claim(database) == []
+    job = jobs.get(job_id)
+    assert (job.state, job.error_type, leases(database)) == ("canceled", "hosts-gone", [])
+    assert job.error == "None of its hosts was left for it: a was paused before the job began."
