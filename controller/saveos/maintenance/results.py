@@ -4,6 +4,7 @@ A result came over the job's own SSH session to a pinned host, yet the host may 
 checked like any input, and can say something only about itself.
 """
 
+import base64
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -21,6 +22,7 @@ from saveos.hosts.service import record_seen
 from saveos.jobs.models import Job, JobHost
 from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
+from saveos.secrets.service import store_escrow
 
 Told = TypeVar("Told", bound=BaseModel)
 
@@ -56,6 +58,16 @@ class Server(BaseModel):
     borg_version: Short = ""
 
 
+class Sealed(BaseModel):
+    """What a host sealed to the recovery key about a repository; nobody here can look into it."""
+
+    repository_id: uuid.UUID
+    recovery_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sealed: Annotated[str, Field(max_length=60_000)]
+    url: Annotated[str, Field(max_length=5000)] = ""
+    host_keys: Keys = []
+
+
 class Provisioned(BaseModel):
     """The merged result of `provision` for one host."""
 
@@ -65,6 +77,7 @@ class Provisioned(BaseModel):
     init: Short = ""
     repositories: Annotated[list[Initialised], Field(max_length=50)] = []
     server: Server | None = None
+    escrow: Annotated[list[Sealed], Field(max_length=50)] = []
 
 
 def provisioned(session: Session, job: Job, row: JobHost) -> None:
@@ -91,11 +104,31 @@ def provisioned(session: Session, job: Job, row: JobHost) -> None:
     for told in found.repositories:
         if told.initialised and told.id in own:
             record_initialised(own[told.id], key_exported=told.key_exported)
+    for sealed in found.escrow:
+        if sealed.repository_id in own:
+            _keep_escrow(session, host, sealed)
     whole = row.is_target or not host.is_agent  # a mere server that came along is converged, too
     if row.state in ("ok", "changed") and whole and host.state == "pending":
         host.state = "enrolled"
     record_seen(host)
     touch(session, host.tenant_id, "hosts")
+
+
+def _keep_escrow(session: Session, host: Host, told: Sealed) -> None:
+    try:
+        sealed = base64.b64decode(told.sealed, validate=True)
+    except ValueError:
+        raise Invalid("the host's answer cannot be used: escrow.sealed: it is no base64") from None
+    store_escrow(
+        session,
+        host.tenant_id,
+        host.id,
+        told.repository_id,
+        fingerprint=told.recovery_key,
+        sealed=sealed,
+        url=told.url,
+        host_keys=told.host_keys,
+    )
 
 
 def ran(session: Session, job: Job, row: JobHost) -> None:

@@ -19,6 +19,7 @@ from saveos.policies.fleet import role_variables
 from saveos.policies.models import Policy
 from saveos.policies.service import hooks_of
 from saveos.runner.directory import Spec, Target
+from saveos.secrets.service import current_key
 
 STOP_TIMEOUT = 45.0  # seconds
 
@@ -73,6 +74,7 @@ def _targets(
     }
     chosen = [(row, hosts[row.host_id]) for row in rows if row.host_id in hosts]
     variables = role_variables(session, job.tenant_id, [host for _, host in chosen])
+    shared = _shared(session, settings, job.tenant_id)
     return tuple(
         Target(
             name=row.name,
@@ -83,7 +85,7 @@ def _targets(
             user=host.user,
             connection=host.connection,
             host_keys=tuple(host.ssh_host_keys),
-            variables=_controller(settings, host) | variables[host.id] | _maintenance(job, host),
+            variables=_controller(shared, host) | variables[host.id] | _maintenance(job, host),
             secrets=_secrets(session, operation, host),
         )
         for row, host in chosen
@@ -100,12 +102,19 @@ def _groups(operation: Operation, row: JobHost, host: Host) -> tuple[str, ...]:
     return tuple(groups)
 
 
-def _controller(settings: Settings, host: Host) -> dict[str, Any]:
-    variables: dict[str, Any] = {}
-    if host.is_agent:
-        variables["agent_controller_url"] = settings.public_url
-        ours = tls.current(settings.home) if settings.serves_tls else None
-        variables["agent_controller_ca"] = ours.ca_pem if ours else ""
+def _shared(session: Session, settings: Settings, tenant_id: uuid.UUID) -> dict[str, Any]:
+    """Return what all agents are told: how to reach and trust the controller, and whom to seal to."""
+    ours = tls.current(settings.home) if settings.serves_tls else None
+    key = current_key(session, tenant_id)
+    return {
+        "agent_controller_url": settings.public_url,
+        "agent_controller_ca": ours.ca_pem if ours else "",
+        "agent_recovery_public_key": key.public_key if key else "",
+    }
+
+
+def _controller(shared: dict[str, Any], host: Host) -> dict[str, Any]:
+    variables = dict(shared) if host.is_agent else {}
     if host.is_storage_server:
         variables["server_port"] = host.port
     return variables

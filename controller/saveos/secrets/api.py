@@ -47,7 +47,7 @@ def get_recovery(session: SessionDep, actor: SystemReader) -> RecoveryOut:
 
 @router.post("/recovery", status_code=201)
 def init_recovery(session: SessionDep, actor: Keeper, body: RecoveryIn, response: Response) -> RecoveryKeyOut:
-    """Set the recovery key: the public half of a pair that was made where it is kept. 200 when it is set already.
+    """Set the recovery key: the public half of a pair made where it is kept. 200 when it is set already.
 
     Hosts seal to it at their next provisioning.
     """

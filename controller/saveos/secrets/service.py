@@ -46,8 +46,8 @@ def init_recovery(
             return before
         if not replace:
             raise Conflict(
-                f"there is a recovery key already, {before.fingerprint[:16]}: use it, or replace it (--replace) "
-                "and provision the hosts, so that they seal anew"
+                f"there is a recovery key already, {before.fingerprint[:16]}: use it, or replace it "
+                "(--replace) and provision the hosts, so that they seal anew"
             )
         before.retired_at = now()
         session.flush()
@@ -83,7 +83,8 @@ def private_key(session: Session, tenant_id: uuid.UUID, fingerprint: str = "") -
     key = session.scalar(query.order_by(RecoveryKey.id.desc()).limit(1))
     if key is None or key.private_key is None:
         raise NotFound(
-            "the controller has no private half of this recovery key: use the file that `saveos recovery init` wrote"
+            "the controller has no private half of this recovery key: "
+            "use the file that `saveos recovery init` wrote"
         )
     return key, unseal_for(session, tenant_id, _place(key), key.private_key).decode()
 
@@ -143,7 +144,7 @@ def newest_escrows(
 def escrow_state(
     session: Session, tenant_id: uuid.UUID, repository_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, State]:
-    """Return for each repository: none, fresh (the current key opens it) or stale (only an earlier one does)."""
+    """Return for each repository: none, fresh (the current key opens it) or stale (an earlier one does)."""
     key = current_key(session, tenant_id)
     newest = newest_escrows(session, tenant_id, repository_ids)
     states: dict[uuid.UUID, State] = {}
