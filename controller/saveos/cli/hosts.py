@@ -13,6 +13,7 @@ from saveos.cli.errors import FAILED, REFUSED, USAGE, CommandError
 from saveos.cli.jobs import accepted
 
 hosts = group("The machines that are backed up or store backups.")
+KEY_BEGINS = ("ssh-", "ecdsa-")
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Its SSH port.")]
 
 
@@ -77,6 +78,7 @@ def show_host(host: Annotated[str, typer.Argument(help="Name or id.")]) -> None:
     "add",
     epilog=examples(
         "saveos hosts add web1 --address 10.0.0.5 --scan --provision   look at its key, confirm, provision",
+        "saveos hosts add web1 --address 10.0.0.5 --host-key 'ssh-ed25519 AAAA…' --provision",
         "saveos hosts add web1 --address 10.0.0.5 --host-key ~/.ssh/known_hosts",
         "ssh-keyscan 10.0.0.5 | saveos hosts add web1 --address 10.0.0.5 --host-key -",
         "saveos hosts add vault --address 10.0.0.9 --scan --yes --storage-server --no-agent",
@@ -88,7 +90,10 @@ def add_host(
     port: Port = 22,
     user: Annotated[str, typer.Option(help="User to log in as: root, or one with sudo.")] = "root",
     host_key: Annotated[
-        str, typer.Option("--host-key", help="File with its SSH host keys or known_hosts lines; - reads them.")
+        str,
+        typer.Option(
+            "--host-key", help="Its SSH host key, or a file of keys or known_hosts lines; - reads them."
+        ),
     ] = "",
     scan: Annotated[
         bool, typer.Option("--scan", help="Ask the host for its keys, and ask you to confirm.")
@@ -105,11 +110,15 @@ def add_host(
         bool, typer.Option("--provision", help="Provision it now, and show progress.")
     ] = False,
 ) -> None:
-    """Add a host. Its SSH host key must be known before anything connects to it."""
+    """Add a host. Its SSH host key must be known before anything connects to it.
+
+    A host that is there already stays as it is; one of another address or host key is refused.
+    """
     if bool(host_key) == scan:
-        raise CommandError("Say how its SSH host key is known: --host-key FILE (or -), or --scan.", USAGE)
+        raise CommandError("Say how its SSH host key is known: --host-key KEY|FILE (or -), or --scan.", USAGE)
     client = Client()
-    keys = _scanned(client, address, port, yes) if scan else _read_keys(host_key)
+    known = there(client, name)
+    keys = _scanned(client, address, port, yes or known is not None) if scan else _read_keys(host_key)
     body: dict[str, Any] = {
         "name": name,
         "address": address,
@@ -126,6 +135,17 @@ def add_host(
     if server or quota:
         body["repository"] = {"kind": "ssh"} | ({"server": server} if server else {})
         body["repository"] |= {"quota": quota} if quota else {}
+    if known is not None:
+        if difference := differs(known, body):
+            raise CommandError(f"There is a host {name} already, {difference}: nothing was changed.", REFUSED)
+        if not provision or known["state"] == "enrolled":
+            output.emit(known | {"unchanged": True}) if output.is_json() else print(
+                f"{name} is there already, unchanged."
+            )
+            return
+        output.say(f"{name} is there already, unchanged.")
+        _provision(client, name)
+        return
     host = client.post("/hosts", body)
     if not provision:
         if output.is_json():
@@ -205,6 +225,40 @@ def remove_host(
         print(f"{host} is no longer taken care of; its archives are kept.")
 
 
+def there(client: Client, name: str) -> dict[str, Any] | None:
+    """Return the host of this name, but for one that was taken out; None where there is none."""
+    found = [
+        host
+        for host in client.get("/hosts", q=name.lower(), limit=500)["items"]
+        if host["name"] == name.lower()
+    ]
+    return found[0] if found else None
+
+
+def differs(known: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Return how a host differs from what is asked, as words after "already"; "" when it does not."""
+    for field in ("address", "port", "user"):
+        if known[field] != asked[field]:
+            return f"with the {field} {known[field]}"
+    for field, words in (("is_agent", "an agent"), ("is_storage_server", "a storage server")):
+        if known[field] != asked[field]:
+            return f"as {words}" if known[field] else f"but not as {words}"
+    names = {known["name"], known["address"]}
+    told = {key for line in asked["ssh_host_keys"] if (key := _bare_key(line, names))}
+    if not told & set(known["ssh_host_keys"]):
+        return "with other SSH host keys. If it was reinstalled, take it out and add it again"
+    return ""
+
+
+def _bare_key(line: str, names: set[str]) -> str:
+    """Return "type base64" of a pasted line, or of a known_hosts line that is for one of `names`."""
+    words = line.split()
+    if len(words) >= 3 and words[1].startswith(KEY_BEGINS):
+        found = {name.partition("]")[0].lstrip("[") for name in words[0].split(",")}
+        words = words[1:] if found & names else []
+    return " ".join(words[:2])
+
+
 def _scanned(client: Client, address: str, port: int, yes: bool) -> list[str]:
     keys = client.post("/hosts/scan", {"address": address, "port": port})["keys"]
     for key in keys:
@@ -221,6 +275,8 @@ def _confirm(question: str) -> bool:
 
 
 def _read_keys(source: str) -> list[str]:
+    if source.startswith(KEY_BEGINS):
+        return [source.strip()]
     try:
         text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -9,13 +9,17 @@ from saveos import __version__
 from saveos.cli import (
     alerts,
     archives,
+    bulk,
+    enrol,
     fleet,
     hosts,
+    importing,
     jobs,
     login,
     maintenance,
     output,
     policies,
+    schedules,
     server,
     tls,
     tokens,
@@ -67,7 +71,23 @@ def _options(
     """Options before the command; `main` has taken --json off the line already, it is here for --help."""
 
 
-for _module in (server, login, hosts, fleet, policies, jobs, archives, alerts, tokens, tls, maintenance):
+for _module in (
+    server,
+    login,
+    hosts,
+    importing,
+    enrol,
+    bulk,
+    fleet,
+    policies,
+    jobs,
+    archives,
+    alerts,
+    tokens,
+    tls,
+    schedules,
+    maintenance,
+):
     _module.add_to(app)
 
 
