@@ -58,6 +58,14 @@ def ssh_private_key(session: Session, tenant_id: uuid.UUID) -> bytes:
     return unseal_for(session, tenant_id, ("tenants", tenant_id, "ssh_private_key"), tenant.ssh_private_key)
 
 
+def ssh_public_key(session: Session, tenant_id: uuid.UUID) -> str:
+    """Return the tenant's public SSH key, a line for authorized_keys. Raises NotFound."""
+    tenant = session.get(Tenant, tenant_id)
+    if tenant is None or not tenant.ssh_public_key:
+        raise NotFound("the tenant has no SSH key")
+    return tenant.ssh_public_key
+
+
 def _key_place(tenant_id: uuid.UUID) -> bytes:
     return security.place(tenant_id, "tenants", tenant_id, "data_key")
 

@@ -57,3 +57,10 @@ def playbook(name: str, asked: dict[str, Any] | None = None, check: bool = False
         if value:
             words += ["-e", f"{key}={value}"]
     return f"cd {shlex.quote(str(FLEET))} && {shlex.join(words)}"
+
+
+def confirm(question: str) -> bool:
+    """Ask a person. Raises CommandError when nobody is there."""
+    if not sys.stdin.isatty():
+        raise CommandError("Nobody is there to confirm: add --yes.", USAGE)
+    return typer.confirm(question, err=True)

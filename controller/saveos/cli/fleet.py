@@ -1,6 +1,6 @@
-"""Commands about groups of hosts."""
+"""Commands about groups of hosts, and the key by which the controller reaches them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,11 +10,15 @@ from saveos.cli.common import All, Limit, examples, group
 
 groups = group("Named sets of hosts.")
 Name = Annotated[str, typer.Argument(help="The group's name.")]
+Members = Annotated[list[str], typer.Argument(help="Hosts, by name or id.", metavar="HOST…")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Mount these commands."""
     app.add_typer(groups, name="groups")
+    app.command("ssh-key", epilog=examples("saveos ssh-key | ssh root@web1 'cat >> ~/.ssh/authorized_keys'"))(
+        show_ssh_key
+    )
 
 
 @groups.command("list")
@@ -47,10 +51,25 @@ def set_group(
         if known
         else client.post("/groups", {"name": name} | body)
     )
-    if output.is_json():
-        output.emit(found)
-    else:
-        print(f"Group {name} has {found['hosts']} hosts.")
+    _tell(found)
+
+
+@groups.command("rename")
+def rename_group(name: Name, new: Annotated[str, typer.Argument(help="Its new name.")]) -> None:
+    """Give a group another name; schedules and channels that name it must be changed too."""
+    _tell(Client().patch(f"/groups/{segment(name)}", {"name": new}))
+
+
+@groups.command("add-hosts", epilog=examples("saveos groups add-hosts web web3 web4"))
+def add_hosts(name: Name, hosts: Members) -> None:
+    """Put hosts into a group."""
+    _tell(Client().patch(f"/groups/{segment(name)}", {"add_hosts": hosts}))
+
+
+@groups.command("remove-hosts", epilog=examples("saveos groups remove-hosts web web3"))
+def remove_hosts(name: Name, hosts: Members) -> None:
+    """Take hosts out of a group; they stay in care."""
+    _tell(Client().patch(f"/groups/{segment(name)}", {"remove_hosts": hosts}))
 
 
 @groups.command("remove")
@@ -61,3 +80,19 @@ def remove_group(name: Name) -> None:
         output.emit({"removed": name})
     else:
         print(f"Group {name} is gone; its hosts stay.")
+
+
+def show_ssh_key() -> None:
+    """Show the controller's public SSH key: the line that a host's authorized_keys needs."""
+    found = Client().get("/ssh-key")
+    if output.is_json():
+        output.emit(found)
+    else:
+        print(found["public_key"])
+
+
+def _tell(found: dict[str, Any]) -> None:
+    if output.is_json():
+        output.emit(found)
+    else:
+        print(f"Group {found['name']} has {found['hosts']} hosts.")

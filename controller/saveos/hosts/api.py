@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from saveos.accounts.access import Actor, describe, require
+from saveos.accounts.keys import ssh_public_key
 from saveos.core.inputs import Text
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_text, split
 from saveos.core.web import SessionDep
@@ -21,6 +22,7 @@ from saveos.hosts.schemas import (
     ScanIn,
     ScannedKey,
     ScanOut,
+    SshKeyOut,
 )
 from saveos.hosts.ssh_keys import fingerprint, scan
 
@@ -85,6 +87,13 @@ def take_out_host(session: SessionDep, actor: Writer, host: HostRef) -> None:
     describe(session, f"host:{found.name}")
 
 
+@router.get("/ssh-key")
+def get_ssh_key(session: SessionDep, actor: Reader) -> SshKeyOut:
+    """Show the controller's public SSH key: the line that a host's authorized_keys needs."""
+    public_key = ssh_public_key(session, actor.tenant_id)
+    return SshKeyOut(public_key=public_key, fingerprint=fingerprint(public_key))
+
+
 @router.get("/groups")
 def list_groups(
     session: SessionDep, actor: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
@@ -114,14 +123,20 @@ def get_group(session: SessionDep, actor: Reader, group: GroupRef) -> GroupOut:
 
 @router.patch("/groups/{group}")
 def change_group(session: SessionDep, actor: Writer, group: GroupRef, body: GroupPatch) -> GroupOut:
-    """Rename a group, or give it another set of hosts."""
+    """Rename a group, give it another set of hosts, or let hosts join and leave."""
     found = group_verbs.get_group(session, actor.tenant_id, group)
     if body.name:
         group_verbs.rename_group(session, found, body.name)
     if body.hosts is not None:
         hosts = service.find_hosts(session, actor.tenant_id, body.hosts, "hosts")
         group_verbs.set_members(session, found, hosts)
-    describe(session, f"group:{found.name}")
+    if body.add_hosts:
+        joining = service.find_hosts(session, actor.tenant_id, body.add_hosts, "add_hosts")
+        group_verbs.add_members(session, found, joining)
+    if body.remove_hosts:
+        leaving = service.find_hosts(session, actor.tenant_id, body.remove_hosts, "remove_hosts")
+        group_verbs.remove_members(session, found, leaving)
+    describe(session, f"group:{found.name}", changed=sorted(body.model_fields_set))
     return _group_out(found, len(group_verbs.group_hosts(session, found)))
 
 

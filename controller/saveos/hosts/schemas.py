@@ -153,10 +153,12 @@ class GroupIn(RequestModel):
 
 
 class GroupPatch(RequestModel):
-    """A new name, or a new set of hosts."""
+    """A new name, a new set of hosts, or hosts that join or leave."""
 
     name: GroupName | None = None
     hosts: Annotated[list[Reference], Field(max_length=10_000)] | None = None
+    add_hosts: Annotated[list[Reference], Field(max_length=10_000)] = Field([])
+    remove_hosts: Annotated[list[Reference], Field(max_length=10_000)] = Field([])
 
 
 class GroupOut(BaseModel):
@@ -166,3 +168,10 @@ class GroupOut(BaseModel):
     name: Name
     hosts: int
     created_at: datetime
+
+
+class SshKeyOut(BaseModel):
+    """The key by which the controller logs in to hosts: a line for authorized_keys, and its fingerprint."""
+
+    public_key: str
+    fingerprint: str
