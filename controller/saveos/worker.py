@@ -20,7 +20,9 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from saveos import migrations
+from saveos.alerts import rules
 from saveos.alerts.watch import Watch
+from saveos.archives.indexer import Indexer
 from saveos.core import security
 from saveos.core.database import Database, write_lock
 from saveos.core.errors import Problem
@@ -33,6 +35,7 @@ from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim, LeaseLost
 from saveos.maintenance import variables
 from saveos.maintenance.operations import OPERATIONS, Operation
+from saveos.repositories import rules as repository_rules
 from saveos.runner import attempts
 from saveos.runner.attempts import Attempt, Result
 from saveos.runner.directory import Spec, remove_root
@@ -66,12 +69,14 @@ class Worker:
         self._stopping = threading.Event()
         self._runs: dict[uuid.UUID, Run] = {}
         self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
-        self._watch = Watch(settings, database)
+        self._watch = Watch(settings, database, (*rules.FAMILIES, *repository_rules.FAMILIES))
+        self._indexer = Indexer(settings.home, database)
 
     def start(self) -> None:
         """Begin: first what a killed worker left on this machine is ended."""
         self._dispatcher.start()
         self._watch.start()
+        self._indexer.start()
 
     def stop(self) -> None:
         """End; running jobs are judged at once, as if this process had been killed, but cleanly."""
@@ -79,6 +84,7 @@ class Worker:
         self.bell.ring()
         self._dispatcher.join()
         self._watch.stop()
+        self._indexer.stop()
         for run in list(self._runs.values()):
             run.stop()
         for run in list(self._runs.values()):

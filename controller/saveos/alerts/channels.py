@@ -152,7 +152,7 @@ def queue_test(session: Session, channel: Channel) -> Delivery:
         "severity": "info",
         "title": "SaveOS: test",
         "body": text,
-        "fields": {"event": "test"},
+        "fields": {"event": "test", "link": "/alerts"},
     }
     delivery = Delivery(**_row(channel, message))
     session.add(delivery)
@@ -183,6 +183,7 @@ def _message(event: Event) -> dict[str, Any]:
         "severity": event.severity,
         "object": event.object,
         "host": event.host,
+        "link": f"/hosts/{event.host}" if event.host else "/alerts",
     }
     return {
         "alert_id": event.alert_id,
@@ -210,7 +211,12 @@ def _digest(events: Sequence[Event]) -> dict[str, Any]:
         "severity": ordered[0].severity,
         "title": f"SaveOS: {', '.join(parts)}"[:300],
         "body": "\n".join(lines),
-        "fields": {"event": "digest", "count": str(len(ordered)), "severity": ordered[0].severity},
+        "fields": {
+            "event": "digest",
+            "count": str(len(ordered)),
+            "severity": ordered[0].severity,
+            "link": "/alerts",
+        },
     }
 
 

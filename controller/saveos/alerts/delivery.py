@@ -119,7 +119,7 @@ def deliver(database: Database, settings: Settings, started: Started | None = No
         if not _due(session):
             return 0
         write_lock(session)
-        messages = _claim(session)
+        messages = _claim(session, settings.public_url)
     if not messages:
         return 0
     results = send(settings, messages, started)
@@ -138,7 +138,7 @@ def test_channel(
         channel = channels.get_channel(session, tenant_id, channel_id)
         delivery = channels.queue_test(session, channel)
         delivery.attempts, delivery.next_at = 1, now() + CLAIM
-        message = _message(session, delivery, channel)
+        message = _message(session, delivery, channel, settings.public_url)
     results = send(settings, [message])
     with database.session() as session:
         write_lock(session)
@@ -198,7 +198,7 @@ def _due(session: Session) -> list[uuid.UUID]:
     return list(session.scalars(query))
 
 
-def _claim(session: Session) -> list[Message]:
+def _claim(session: Session, base: str) -> list[Message]:
     """Take what is due; a message that another worker took meanwhile is left to it."""
     at = now()
     take = update(Delivery).where(
@@ -210,20 +210,25 @@ def _claim(session: Session) -> list[Message]:
     for delivery in claimed:
         channel = session.get_one(Channel, delivery.channel_id)
         try:
-            messages.append(_message(session, delivery, channel))
+            messages.append(_message(session, delivery, channel, base))
         except CannotOpen as error:
             _record(session, delivery, channel, Result(str(delivery.id), False, str(error), refused=True))
     return messages
 
 
-def _message(session: Session, delivery: Delivery, channel: Channel) -> Message:
+def _message(session: Session, delivery: Delivery, channel: Channel, base: str) -> Message:
+    """Return a delivery as the sender gets it, with the whole address of the page about it."""
+    fields, body = dict(delivery.fields), delivery.body
+    if path := fields.get("link"):
+        fields["link"] = f"{base}{path}"
+        body = f"{body}\n{fields['link']}"
     return Message(
         str(delivery.id),
         str(channel.id),
         channels.url_of(session, channel),
         delivery.title,
-        delivery.body,
+        body,
         delivery.severity,
         delivery.kind,
-        delivery.fields,
+        fields,
     )

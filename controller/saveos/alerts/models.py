@@ -93,7 +93,9 @@ class Delivery(HasId, Base):
     severity: Mapped[str] = mapped_column(String(10))
     title: Mapped[str] = mapped_column(String(300))
     body: Mapped[str] = mapped_column(Text)
-    fields: Mapped[dict[str, Any]] = mapped_column(default=dict)  # for webhooks, beside title and text
+    fields: Mapped[dict[str, Any]] = mapped_column(
+        default=dict
+    )  # for webhooks, beside title and text; `link` is a path
     state: Mapped[str] = mapped_column(String(10), default="pending")
     attempts: Mapped[int] = mapped_column(default=0)
     next_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,11 +1,16 @@
-"""The rules: what is judged from facts on hosts, in one SQL expression, and the sentences about it."""
+"""The rules: what is judged from facts, in SQL, and the sentences about it.
+
+A family judges one kind of object in one statement; of its rules at most one holds for an object at
+a time. The families of hosts are here; a feature that stands higher on the ladder brings its own
+(`repositories.rules`), whose sentences are here with all others.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Subquery, and_, case, null, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, null, or_, select
 
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection_sql
@@ -15,31 +20,44 @@ SEVERITIES: tuple[str, ...] = ("critical", "warning", "info")
 
 ENROL_WITHIN = timedelta(hours=1)
 FIRST_BACKUP_WITHIN = timedelta(days=1)
+DISK_FULL, DISK_LOW = 0.05, 0.10  # of a file system's space or inodes, free
+DISK_SLACK = 0.01  # so much must be free beyond that before an alert ends, so that it does not flutter
+CLOCK_OFF, CLOCK_SLACK = 60.0, 20.0  # seconds
 
-
-class Facts(Protocol):
-    """What a sentence may use of a judged host."""
-
-    name: str
-    created_at: datetime
-    seen_at: datetime | None
-    due_at: datetime | None
-    last_run_at: datetime | None
-    last_backup_at: datetime | None
+Facts = Any  # a row of the family's `judged`
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How grave a cause is, its name for people, and for host rules: since when, and the sentence."""
+    """How grave a cause is and its name; for judged rules since when, the sentence, and how it ended."""
 
     severity: Severity
     title: str
     since: Callable[[Facts], datetime | None] = lambda facts: None
     sentence: Callable[[Facts], str] = lambda facts: ""
+    ended: Callable[[Facts], str] = lambda facts: f"{facts.name} is well again."
+
+
+@dataclass(frozen=True)
+class Family:
+    """Rules of one kind of object ("host", "repository") that exclude each other.
+
+    `judged` selects, for a time, id, tenant_id, host_id, name, state (the host's), what the sentences
+    use, and `rule`: the one that holds, or null. `held` is the same with some slack: an alert stays
+    while either names its rule.
+    """
+
+    kind: str
+    rules: tuple[str, ...]
+    judged: Callable[[datetime], Select[Any]]
 
 
 def _time(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"
+
+
+def _share(share: float | None) -> str:
+    return f"{max(0.0, share or 0.0) * 100:.1f} %"
 
 
 def _overdue(facts: Facts) -> str:
@@ -50,7 +68,8 @@ def _overdue(facts: Facts) -> str:
 
 def _silent(facts: Facts) -> str:
     seen = f"was last heard of at {_time(facts.seen_at)}" if facts.seen_at else "was never heard of"
-    return f"{facts.name} {seen}; a backup was due by {_time(facts.due_at)}. Is it running and connected?"
+    due = f"; its next backup is due by {_time(facts.due_at)}" if facts.due_at else ""
+    return f"{facts.name} {seen}{due}. Is it running and connected?"
 
 
 def _failed(facts: Facts) -> str:
@@ -66,16 +85,98 @@ def _never_backed_up(facts: Facts) -> str:
     return f"{facts.name} is in care since {_time(facts.created_at)} and has no backup yet."
 
 
+def _backed_up(facts: Facts) -> str:
+    last = _time(facts.last_backup_at) if facts.last_backup_at else "none yet"
+    return f"{facts.name} is well again. Last backup: {last}."
+
+
+def _disk(facts: Facts) -> str:
+    stored, own = facts.storage_free_share, facts.disk_free_share
+    if stored is not None and (own is None or stored <= own):
+        return (
+            f"The file system of the repositories on {facts.name} has {_share(stored)} left: "
+            "give it more space, or backups to it will fail."
+        )
+    return f"A file system of {facts.name} has {_share(own)} left: free some, or its backups can fail."
+
+
+def _disk_ended(facts: Facts) -> str:
+    shares = [share for share in (facts.disk_free_share, facts.storage_free_share) if share is not None]
+    return f"{facts.name} has space again: {_share(min(shares, default=None))} left."
+
+
+def _clock(facts: Facts) -> str:
+    seconds = abs(facts.clock_skew)
+    span = f"{seconds:.0f} seconds" if seconds < 600 else f"{seconds / 60:.0f} minutes"
+    way = "ahead" if facts.clock_skew > 0 else "behind"
+    return f"The clock of {facts.name} is {span} {way}: let chrony or systemd-timesyncd set it."
+
+
+def _quota(facts: Facts) -> str:
+    used = f"{facts.size / facts.quota_bytes * 100:.0f} %" if facts.quota_bytes else "all"
+    return (
+        f"The repository of {facts.name} uses {used} of its quota {facts.quota}: raise it "
+        "(saveos repositories set), or backups to it will fail."
+    )
+
+
+def _mismatch(facts: Facts) -> str:
+    last = f"its last commit is of {_time(facts.last_commit_at)}" if facts.last_commit_at else "it has none"
+    return (
+        f"{facts.name} says it made an archive at {_time(facts.claimed_at)}, but its storage server "
+        f"{facts.server} never saw it: {last}. Find out where that backup went."
+    )
+
+
+def _damaged(facts: Facts) -> str:
+    return f"The repository of {facts.name} on {facts.server} is not in order: {facts.fault}."
+
+
 RULES: dict[str, Rule] = {
-    "overdue": Rule("warning", "backup overdue", lambda facts: facts.due_at, _overdue),
-    "silent": Rule("critical", "agent silent", lambda facts: facts.due_at, _silent),
-    "failed": Rule("critical", "backup failed", lambda facts: facts.last_run_at, _failed),
-    "never_enrolled": Rule("warning", "never enrolled", lambda facts: facts.created_at, _never_enrolled),
-    "never_backed_up": Rule("warning", "never backed up", lambda facts: facts.created_at, _never_backed_up),
+    "overdue": Rule("warning", "backup overdue", lambda facts: facts.due_at, _overdue, _backed_up),
+    "silent": Rule("critical", "agent silent", lambda facts: facts.silent_since, _silent, _backed_up),
+    "failed": Rule("critical", "backup failed", lambda facts: facts.last_run_at, _failed, _backed_up),
+    "never_enrolled": Rule(
+        "warning",
+        "never enrolled",
+        lambda facts: facts.created_at,
+        _never_enrolled,
+        lambda facts: f"{facts.name} is provisioned.",
+    ),
+    "never_backed_up": Rule(
+        "warning", "never backed up", lambda facts: facts.created_at, _never_backed_up, _backed_up
+    ),
+    "disk_full": Rule("critical", "disk nearly full", sentence=_disk, ended=_disk_ended),
+    "disk_low": Rule("warning", "disk filling up", sentence=_disk, ended=_disk_ended),
+    "clock": Rule(
+        "warning",
+        "clock is wrong",
+        sentence=_clock,
+        ended=lambda facts: f"The clock of {facts.name} is right again.",
+    ),
+    "quota": Rule(
+        "warning",
+        "quota nearly used up",
+        sentence=_quota,
+        ended=lambda facts: f"The repository of {facts.name} is well below its quota again.",
+    ),
+    "mismatch": Rule(
+        "critical",
+        "backup never reached its server",
+        lambda facts: facts.missing_since,
+        _mismatch,
+        lambda facts: f"The storage server of {facts.name} has what the host tells of.",
+    ),
+    "repository_damaged": Rule(
+        "critical",
+        "repository not in order",
+        sentence=_damaged,
+        ended=lambda facts: f"The repository of {facts.name} is in order again.",
+    ),
+    "certificate": Rule("critical", "certificate near its end"),
     "channel_failing": Rule("warning", "channel does not deliver"),
-    "schedule_failed": Rule("warning", "schedule could not start its job"),
+    "schedule_failed": Rule("warning", "schedule did not start"),
 }
-HOST_RULES = ("overdue", "silent", "failed", "never_enrolled", "never_backed_up")
 
 
 def title(rule: str) -> str:
@@ -90,8 +191,13 @@ def one_line(sentence: str) -> str:
     return sentence[:500]
 
 
+def watched() -> ColumnElement[bool]:
+    """Whether a host is looked after, as SQL over Host."""
+    return Host.state.in_(("pending", "enrolled"))
+
+
 def cause(at: datetime) -> ColumnElement[str | None]:
-    """Return the one rule that holds for a host at a time, as SQL over Host; null when all is well.
+    """Return the one rule about backups that holds for a host at a time, as SQL; null when all is well.
 
     It follows the host's protection, so alerts and lists never contradict each other: a host that
     falls silent is no longer merely overdue.
@@ -99,7 +205,7 @@ def cause(at: datetime) -> ColumnElement[str | None]:
     protection = protection_sql(at)
     waited = or_(Host.created_at < at - FIRST_BACKUP_WITHIN, Host.due_at < at)
     return case(
-        (Host.state.not_in(("pending", "enrolled")), null()),
+        (~watched(), null()),
         (and_(Host.state == "pending", Host.created_at < at - ENROL_WITHIN), "never_enrolled"),
         (protection == "silent", "silent"),
         (protection == "failing", "failed"),
@@ -108,17 +214,49 @@ def cause(at: datetime) -> ColumnElement[str | None]:
     )
 
 
-def judged(at: datetime) -> Subquery:
-    """Return hosts with their facts and the `rule` that holds for them at a time."""
+def _of_hosts(*facts: Any, rule: ColumnElement[Any], held: ColumnElement[Any]) -> Select[Any]:
     return select(
         Host.id,
         Host.tenant_id,
+        Host.id.label("host_id"),
         Host.name,
         Host.state,
-        Host.created_at,
-        Host.seen_at,
-        Host.due_at,
-        Host.last_run_at,
-        Host.last_backup_at,
-        cause(at).label("rule"),
-    ).subquery("judged")
+        *facts,
+        rule.label("rule"),
+        held.label("held"),
+    )
+
+
+def _protection(at: datetime) -> Select[Any]:
+    holds = cause(at)
+    times = (Host.created_at, Host.seen_at, Host.due_at, Host.last_run_at, Host.last_backup_at)
+    silent_since = func.coalesce(Host.heartbeat_at, Host.due_at).label("silent_since")
+    return _of_hosts(*times, silent_since, rule=holds, held=holds)
+
+
+def _disks(at: datetime) -> Select[Any]:
+    def below(limit: float) -> ColumnElement[bool]:
+        return or_(Host.disk_free_share < limit, Host.storage_free_share < limit)
+
+    def judge(slack: float) -> ColumnElement[Any]:
+        return case(
+            (~watched(), null()),
+            (below(DISK_FULL + slack), "disk_full"),
+            (below(DISK_LOW + slack), "disk_low"),
+        )
+
+    return _of_hosts(Host.disk_free_share, Host.storage_free_share, rule=judge(0), held=judge(DISK_SLACK))
+
+
+def _clocks(at: datetime) -> Select[Any]:
+    def judge(limit: float) -> ColumnElement[Any]:
+        return case((and_(watched(), func.abs(Host.clock_skew) > limit), "clock"))
+
+    return _of_hosts(Host.clock_skew, rule=judge(CLOCK_OFF), held=judge(CLOCK_OFF - CLOCK_SLACK))
+
+
+FAMILIES = (
+    Family("host", ("overdue", "silent", "failed", "never_enrolled", "never_backed_up"), _protection),
+    Family("host", ("disk_full", "disk_low"), _disks),
+    Family("host", ("clock",), _clocks),
+)

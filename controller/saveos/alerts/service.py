@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from saveos.accounts.models import Tenant
 from saveos.alerts import rules
 from saveos.alerts.channels import announce, events_of, host_names
 from saveos.alerts.models import Alert, Delivery
@@ -83,6 +84,15 @@ def resolve_alert(session: Session, tenant_id: uuid.UUID, rule: str, object_: st
         announce(session, [replace(event, text=one_line(how)) if how else event])
     touch(session, tenant_id, "alerts")
     return True
+
+
+def count_alerts(session: Session, tenant_id: uuid.UUID | None) -> list[tuple[str, str, str, str, int]]:
+    """Return (tenant's name, rule, severity, state, number) of unresolved alerts, of one tenant or all."""
+    kind = (Tenant.name, Alert.rule, Alert.severity, Alert.state)
+    query = select(*kind, func.count()).join(Tenant, Tenant.id == Alert.tenant_id)
+    query = query.where(Alert.state != "resolved").group_by(*kind).order_by(*kind)
+    rows = session.execute(query.where(Alert.tenant_id == tenant_id) if tenant_id else query)
+    return list(rows.tuples())
 
 
 def get_alert(session: Session, tenant_id: uuid.UUID, alert_id: uuid.UUID) -> Alert:

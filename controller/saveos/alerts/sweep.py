@@ -1,4 +1,4 @@
-"""The sweep: judges all hosts in a few statements, and opens, resolves and reopens alerts."""
+"""The sweep: judges all objects in a few statements, and opens, resolves and reopens alerts."""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, text, update
+from sqlalchemy import and_, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from saveos.alerts import rules
 from saveos.alerts.channels import Event, announce, events_of
 from saveos.alerts.models import Alert
-from saveos.alerts.rules import HOST_RULES, RULES, one_line
+from saveos.alerts.rules import FAMILIES, RULES, Family, one_line
 from saveos.core.clock import now
 from saveos.core.database import new_id, touch
 from saveos.hosts.models import Host
@@ -36,8 +35,8 @@ class Swept:
     more: bool = False
 
 
-def sweep(session: Session, at: datetime | None = None) -> Swept:
-    """Judge all hosts of all tenants: open, resolve and reopen alerts, and queue what is told of it.
+def sweep(session: Session, at: datetime | None = None, families: Sequence[Family] = FAMILIES) -> Swept:
+    """Judge all objects of all tenants: open, resolve and reopen alerts, and queue what is told of it.
 
     A few statements whatever the number of hosts. On PostgreSQL one sweep runs at a time, others
     return at once; on SQLite the caller takes the write lock first. `at` is for tests.
@@ -47,23 +46,33 @@ def sweep(session: Session, at: datetime | None = None) -> Swept:
         lock = text("SELECT pg_try_advisory_xact_lock(:key)")
         if not session.scalar(lock, {"key": LOCK}):
             return Swept()
-    resolved, superseded, mutes = _resolve_gone(session, at)
-    opened = _open_new(session, at, mutes)
+    resolved: list[Event] = []
+    superseded: list[Event] = []
+    opened: list[Event] = []
+    more = False
+    for family in families:
+        told, quiet, mutes = _resolve_gone(session, family, at)
+        fresh = _open_new(session, family, at, mutes)
+        resolved, superseded, opened = resolved + told, superseded + quiet, opened + fresh
+        more = more or BATCH in (len(fresh), len(told) + len(quiet))
     reopened = _end_mutes(session, at)
-    _note_again(session, at)
+    _note_again(session, at, [rule for family in families for rule in family.rules])
     events = [*resolved, *opened, *reopened]
     announce(session, events)
     for tenant_id in {event.tenant_id for event in (*events, *superseded)}:
         touch(session, tenant_id, "alerts")
-    more = BATCH in (len(opened), len(resolved) + len(superseded))
     return Swept(len(opened), len(resolved), len(reopened), more)
 
 
-def _open_new(session: Session, at: datetime, mutes: dict[uuid.UUID, datetime]) -> list[Event]:
-    """Open an alert for each host whose rule has none yet; a host that was muted stays so, and is not told."""
-    host = rules.judged(at)
-    same = and_(Alert.host_id == host.c.id, Alert.rule == host.c.rule, Alert.state != "resolved")
-    query = select(host).outerjoin(Alert, same).where(host.c.rule.is_not(None), Alert.id.is_(None)).limit(BATCH)
+def _open_new(session: Session, family: Family, at: datetime, mutes: dict[uuid.UUID, datetime]) -> list[Event]:
+    """Open an alert for each object of which a rule holds and none of the family is open yet.
+
+    One that was muted stays so, and is not told.
+    """
+    found = family.judged(at).subquery("judged")
+    open_one = and_(Alert.subject_id == found.c.id, Alert.rule.in_(family.rules), Alert.state != "resolved")
+    query = select(found).outerjoin(Alert, open_one)
+    query = query.where(found.c.rule.is_not(None), Alert.id.is_(None)).limit(BATCH)
     rows, events = [], []
     for facts in session.execute(query):
         rule = RULES[facts.rule]
@@ -71,15 +80,16 @@ def _open_new(session: Session, at: datetime, mutes: dict[uuid.UUID, datetime]) 
             "id": new_id(),
             "tenant_id": facts.tenant_id,
             "rule": facts.rule,
-            "object": f"host:{facts.id}",
-            "host_id": facts.id,
+            "object": f"{family.kind}:{facts.id}",
+            "subject_id": facts.id,
+            "host_id": facts.host_id,
             "severity": rule.severity,
             "state": "muted" if facts.id in mutes else "open",
             "muted_until": mutes.get(facts.id),
             "summary": one_line(rule.sentence(facts)),
             "count": 1,
             "since": rule.since(facts) or at,
-            "evidence_at": facts.last_run_at,
+            "evidence_at": getattr(facts, "last_run_at", None),
             "first_seen": at,
             "last_seen": at,
             "acknowledged_by": "",
@@ -92,29 +102,27 @@ def _open_new(session: Session, at: datetime, mutes: dict[uuid.UUID, datetime]) 
     return events
 
 
-def _resolve_gone(session: Session, at: datetime) -> tuple[list[Event], list[Event], dict[uuid.UUID, datetime]]:
-    """Resolve host alerts whose rule holds no more.
+def _resolve_gone(
+    session: Session, family: Family, at: datetime
+) -> tuple[list[Event], list[Event], dict[uuid.UUID, datetime]]:
+    """Resolve a family's alerts whose rule holds no more, nor with slack.
 
     Second those that are not told, since another rule took over or they were muted; third until
-    when hosts were muted whose new rule inherits that.
+    when objects were muted whose new rule inherits that.
     """
-    host = rules.judged(at)
+    found = family.judged(at).subquery("judged")
+    columns = (
+        getattr(Alert, name).label(f"alert_{name}")
+        for name in ("id", "rule", "severity", "object", "state", "muted_until")
+    )
     query = (
-        select(Alert.id, Alert.tenant_id, Alert.rule, Alert.severity, Alert.object, Alert.host_id)
-        .add_columns(
-            Alert.state,
-            Alert.muted_until,
-            host.c.name,
-            host.c.state.label("host_state"),
-            host.c.last_backup_at,
-            host.c.rule.label("now"),
-        )
-        .join(host, host.c.id == Alert.host_id)
-        .where(Alert.state != "resolved", Alert.rule.in_(HOST_RULES))
-        .where(or_(host.c.rule.is_(None), host.c.rule != Alert.rule))
+        select(found, *columns)
+        .join(Alert, Alert.subject_id == found.c.id)
+        .where(Alert.state != "resolved", Alert.rule.in_(family.rules))
+        .where(func.coalesce(found.c.rule, "") != Alert.rule, func.coalesce(found.c.held, "") != Alert.rule)
         .limit(BATCH)
     )
-    rows = {row.id: row for row in session.execute(query)}
+    rows = {row.alert_id: row for row in session.execute(query)}
     gone: set[uuid.UUID] = set()
     for part in _chunks(list(rows)):
         close = update(ALERTS).where(Alert.id.in_(part), Alert.state != "resolved")
@@ -123,21 +131,27 @@ def _resolve_gone(session: Session, at: datetime) -> tuple[list[Event], list[Eve
     told: list[Event] = []
     quiet: list[Event] = []
     mutes: dict[uuid.UUID, datetime] = {}
-    for row in (rows[each] for each in rows if each in gone):
-        event = _event(row._asdict(), "resolved", row.name, _how(row))
-        (quiet if row.now or row.state == "muted" else told).append(event)
-        if row.now and row.state == "muted" and row.muted_until > at:
-            mutes[row.host_id] = row.muted_until
+    for facts in (rows[each] for each in rows if each in gone):
+        row = {
+            "id": facts.alert_id,
+            "tenant_id": facts.tenant_id,
+            "rule": facts.alert_rule,
+            "severity": facts.alert_severity,
+            "object": facts.alert_object,
+            "host_id": facts.host_id,
+        }
+        muted = facts.alert_state == "muted"
+        event = _event(row, "resolved", facts.name, one_line(_how(facts)))
+        (quiet if facts.rule or muted else told).append(event)
+        if facts.rule and muted and facts.alert_muted_until > at:
+            mutes[facts.id] = facts.alert_muted_until
     return told, quiet, mutes
 
 
-def _how(row: Any) -> str:
-    if row.host_state in ("paused", "decommissioned"):
-        return f"{row.name} is {row.host_state}: it is not watched any more."
-    if row.rule == "never_enrolled":
-        return f"{row.name} is provisioned."
-    last = f"{row.last_backup_at:%Y-%m-%d %H:%M} UTC" if row.last_backup_at else "none yet"
-    return f"{row.name} is well again. Last backup: {last}."
+def _how(facts: Any) -> str:
+    if facts.state in ("paused", "decommissioned"):
+        return f"{facts.name} is {facts.state}: it is not watched any more."
+    return RULES[facts.alert_rule].ended(facts)
 
 
 def _end_mutes(session: Session, at: datetime) -> list[Event]:
@@ -147,7 +161,7 @@ def _end_mutes(session: Session, at: datetime) -> list[Event]:
     return events_of(session, alerts, "reopened")
 
 
-def _note_again(session: Session, at: datetime) -> None:
+def _note_again(session: Session, at: datetime, judged: Sequence[str]) -> None:
     """Count further failed runs, and note that lasting causes still hold; neither is told again."""
     last_run = select(Host.last_run_at).where(Host.id == Alert.host_id).scalar_subquery()
     failed = (Alert.state != "resolved", Alert.rule == "failed")
@@ -157,7 +171,7 @@ def _note_again(session: Session, at: datetime) -> None:
         again.values(count=Alert.count + 1, evidence_at=last_run, last_seen=at), execution_options=plain
     )
     lasting = update(Alert).where(
-        Alert.state != "resolved", Alert.rule.in_(HOST_RULES), Alert.last_seen < at - REFRESH
+        Alert.state != "resolved", Alert.rule.in_(judged), Alert.last_seen < at - REFRESH
     )
     session.execute(lasting.values(last_seen=at), execution_options=plain)
 

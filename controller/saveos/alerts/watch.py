@@ -4,15 +4,19 @@ import logging
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from saveos.alerts import delivery, service
+from saveos.alerts.certificates import judge_certificates
+from saveos.alerts.rules import FAMILIES, Family
+from saveos.core import tls
 from saveos.core.database import Database, write_lock
 from saveos.core.settings import Settings
 
 EVERY = 15.0  # seconds between sweeps
-FORGET_EVERY = 3600.0
+LOOK_AFTER = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +24,10 @@ log = logging.getLogger(__name__)
 class Watch:
     """Sweeps and delivers until stopped. A slow receiver holds up deliveries, never jobs."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, families: Sequence[Family] = FAMILIES) -> None:
         self._settings = settings
         self._database = database
+        self._families = families
         self._stopping = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -39,15 +44,14 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        forget_at = 0.0
+        look_at = 0.0
         while not self._stopping.wait(EVERY):
             try:
                 while not self._stopping.is_set() and self._sweep():
                     pass
-                if time.monotonic() >= forget_at:
-                    with self._database.session() as session:
-                        service.forget(session)
-                    forget_at = time.monotonic() + FORGET_EVERY
+                if time.monotonic() >= look_at:
+                    self._look_after()
+                    look_at = time.monotonic() + LOOK_AFTER
                 while not self._stopping.is_set() and delivery.deliver(
                     self._database, self._settings, self._began
                 ):
@@ -60,7 +64,17 @@ class Watch:
     def _sweep(self) -> bool:
         with self._database.session() as session:
             write_lock(session)
-            return service.sweep(session).more
+            return service.sweep(session, families=self._families).more
+
+    def _look_after(self) -> None:
+        """Do what needs no hurry: forget what is old, look at the controller's certificates."""
+        with self._database.session() as session:
+            service.forget(session)
+        identity = tls.current(self._settings.home) if self._settings.serves_tls else None
+        if identity:
+            with self._database.session() as session:
+                write_lock(session)
+                judge_certificates(session, identity)
 
     def _began(self, child: "subprocess.Popen[str]") -> None:
         self._child = child

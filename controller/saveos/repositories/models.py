@@ -35,4 +35,6 @@ class Repository(HasId, Base):
     last_commit_at: Mapped[datetime | None]
     checked_at: Mapped[datetime | None]  # when the server looked
     missing_since: Mapped[datetime | None]  # since then the server lacks what the host claims
-    fault: Mapped[str] = mapped_column(String(200), default="")  # what is wrong with its directory; empty is nothing
+    fault: Mapped[str] = mapped_column(
+        String(200), default=""
+    )  # what is wrong with its directory; empty is nothing

@@ -7,10 +7,10 @@ compared here, when a server reports. Margins are for clocks and for a commit th
 import uuid
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field
-from sqlalchemy import or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from saveos.core.clock import now
@@ -21,6 +21,24 @@ from saveos.repositories.service import parse_quota
 MARGIN = timedelta(minutes=15)
 
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+REPOSITORIES = Repository.metadata.tables[Repository.__tablename__]
+_BEGUN = bindparam("begun", type_=REPOSITORIES.c.claimed_at.type)
+_NOTE_CLAIM = (
+    update(REPOSITORIES)
+    .where(REPOSITORIES.c.id == bindparam("which"))
+    .where(or_(REPOSITORIES.c.claimed_at.is_(None), REPOSITORIES.c.claimed_at < _BEGUN))
+    .values(claimed_at=_BEGUN, claimed_told_at=bindparam("told"))
+)
+
+
+class Claim(NamedTuple):
+    """An archive as its host tells of it: begun when, by a clock that is so many seconds ahead."""
+
+    repository_id: uuid.UUID
+    started_at: datetime
+    clock_skew: float | None = None
 
 
 class RepositorySeen(BaseModel):
@@ -44,22 +62,19 @@ class StorageSeen(BaseModel):
     repositories: Annotated[list[RepositorySeen], Field(max_length=20_000)] = []
 
 
-def record_claims(session: Session, host: Host, archives: Iterable[tuple[uuid.UUID, datetime]]) -> None:
-    """Note the archives, (repository, start), that a host says it made just now; the newest counts.
+def record_claims(session: Session, claims: Iterable[Claim]) -> None:
+    """Note archives that hosts say they made just now; the newest of a repository counts.
 
-    What its last heartbeat said about its clock is taken off, and a time in the future is now.
+    A wrong clock of the host is reckoned with, and a time in the future is now. One statement.
     """
-    at, ahead = now(), timedelta(seconds=host.clock_skew or 0)
+    at = now()
     newest: dict[uuid.UUID, datetime] = {}
-    for repository_id, started in archives:
-        begun = min(started - ahead, at)
-        newest[repository_id] = max(begun, newest.get(repository_id, begun))
-    for repository_id, begun in newest.items():
-        later = or_(Repository.claimed_at.is_(None), Repository.claimed_at < begun)
-        note = update(Repository).where(Repository.id == repository_id, Repository.host_id == host.id, later)
-        session.execute(
-            note.values(claimed_at=begun, claimed_told_at=at), execution_options={"synchronize_session": False}
-        )
+    for claim in claims:
+        begun = min(claim.started_at - timedelta(seconds=claim.clock_skew or 0), at)
+        newest[claim.repository_id] = max(begun, newest.get(claim.repository_id, begun))
+    if newest:
+        rows = [{"which": key, "begun": newest[key], "told": at} for key in sorted(newest)]
+        session.connection().execute(_NOTE_CLAIM, rows)
 
 
 def record_report(session: Session, server: Host, seen: StorageSeen, looked_at: datetime) -> None:

@@ -16,9 +16,6 @@ from saveos.hosts.service import get_host
 from saveos.repositories.models import Repository
 from saveos.repositories.schemas import RepositoryOut
 
-Owner = aliased(Host, name="owner")
-Server = aliased(Host, name="server")
-
 
 def create_repository(session: Session, tenant_id: uuid.UUID, host: Host, asked: RepositoryFor) -> Repository:
     """Make a repository for a host; provisioning makes its directory. Raises Invalid, Conflict."""
@@ -175,10 +172,11 @@ def _refuse_unreachable(server: Host, host: Host) -> None:
 
 
 def _with_names(tenant_id: uuid.UUID) -> Select[Any, Any, Any]:
+    owner, server = aliased(Host, name="owner"), aliased(Host, name="server")
     return (
-        select(Repository, Owner.name, Server.name)
-        .join(Owner, Owner.id == Repository.host_id)
-        .outerjoin(Server, Server.id == Repository.server_id)
+        select(Repository, owner.name, server.name)
+        .join(owner, owner.id == Repository.host_id)
+        .outerjoin(server, server.id == Repository.server_id)
         .where(Repository.tenant_id == tenant_id)
     )
 

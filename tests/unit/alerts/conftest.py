@@ -6,13 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from saveos.alerts import channels, service
+from saveos.alerts import channels, rules, service
 from saveos.alerts.models import Alert, Channel, Delivery
 from saveos.alerts.schemas import ChannelIn
 from saveos.core.clock import now
 from saveos.core.database import write_lock
 from saveos.hosts.models import Host
+from saveos.repositories import rules as repository_rules
+from saveos.repositories.models import Repository
 from sqlalchemy import select
+
+ALL = (*rules.FAMILIES, *repository_rules.FAMILIES)  # as the worker judges
 
 
 class Fleet:
@@ -35,20 +39,33 @@ class Fleet:
             self._set(host, hours | changes)
         return host.id
 
+    def repository(self, host_id: uuid.UUID, **fields: Any) -> uuid.UUID:
+        """Add a repository on a server `vault`; times are given as hours before now."""
+        server = self.host("vault", is_agent=False, is_storage_server=True, due_at=None)
+        with self.database.session() as session:
+            repository = Repository(tenant_id=self.tenant_id, host_id=host_id, server_id=server)
+            session.add(repository)
+            self._set(repository, fields)
+        return repository.id
+
+    def change_repository(self, repository_id: uuid.UUID, **changes: Any) -> None:
+        with self.database.session() as session:
+            self._set(session.get_one(Repository, repository_id), changes)
+
     def change(self, host_id: uuid.UUID, **changes: Any) -> None:
         with self.database.session() as session:
             self._set(session.get_one(Host, host_id), changes)
 
-    def _set(self, host: Host, changes: dict[str, Any]) -> None:
+    def _set(self, row: Host | Repository, changes: dict[str, Any]) -> None:
         for key, value in changes.items():
-            is_time = key.endswith("_at") and value is not None
-            setattr(host, key, self.start - timedelta(hours=value) if is_time else value)
+            is_time = key.endswith(("_at", "_since")) and value is not None
+            setattr(row, key, self.start - timedelta(hours=value) if is_time else value)
 
     def sweep(self, hours: float = 0) -> service.Swept:
         """Sweep as if it were so many hours later."""
         with self.database.session() as session:
             write_lock(session)
-            return service.sweep(session, self.start + timedelta(hours=hours))
+            return service.sweep(session, self.start + timedelta(hours=hours), ALL)
 
     def alerts(self, state: str = "all") -> list[Alert]:
         with self.database.session() as session:

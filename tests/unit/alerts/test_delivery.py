@@ -56,7 +56,9 @@ def test_an_alert_reaches_a_webhook_a_mailbox_and_ntfy(fleet, database, receiver
     told, ended = receiver.json()
     alert = fleet.alerts()[0]
     assert told["title"] == "SaveOS: web1: backup failed"
-    assert told["message"] == alert.summary
+    link = f"{OPEN.public_url}/hosts/web1"
+    assert told["message"] == f"{alert.summary}\n{link}"
+    assert told["link"] == link
     assert [told[key] for key in ("event", "rule", "host", "alert")] == [
         "opened",
         "failed",
