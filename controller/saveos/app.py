@@ -21,8 +21,10 @@ from saveos.accounts.access import Actor, current_actor, find_actor, require
 from saveos.accounts.models import Tenant
 from saveos.accounts.service import FIRST_LOGIN_FILE, bootstrap
 from saveos.alerts import api as alerts
+from saveos.alerts.service import count_alerts
 from saveos.archives import api as archives
 from saveos.checkins import api as checkins
+from saveos.checkins.intake import Intake
 from saveos.core import docs, security, web
 from saveos.core.clock import now
 from saveos.core.database import Database
@@ -99,6 +101,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     state = await run_in_threadpool(open_state, settings)
     state.bell, listener = connect(state.database, state.feed)
+    state.intake = Intake(state.database)
     app.state.saveos = state
     worker = Worker(settings, state.database, state.bell) if app.state.run_worker else None
     if worker:
@@ -106,6 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await run_in_threadpool(state.intake.close)
         if worker:
             await run_in_threadpool(worker.stop)
         if listener:
@@ -232,6 +236,10 @@ def _metrics(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
     yield from _head("saveos_jobs", "Jobs by state.")
     for tenant, state, count in session.execute(queue.order_by(Tenant.name, Job.state)):
         yield f'saveos_jobs{{tenant="{_label(tenant)}",state="{state}"}} {count}'
+    yield from _head("saveos_alerts", "Alerts that are not resolved.")
+    for tenant, rule, severity, state, count in count_alerts(session, tenant_id):
+        labels = f'tenant="{_label(tenant)}",rule="{rule}",severity="{severity}",state="{state}"'
+        yield f"saveos_alerts{{{labels}}} {count}"
 
 
 def _head(name: str, about: str) -> tuple[str, str]:

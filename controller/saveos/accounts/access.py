@@ -1,7 +1,7 @@
 """Who is asking: the actor behind a bearer token or session cookie, and the rights that a route requires."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -16,7 +16,7 @@ from saveos.accounts.service import AGENT_RIGHTS, RIGHTS, record
 from saveos.core import security
 from saveos.core.clock import now
 from saveos.core.database import Database
-from saveos.core.errors import Forbidden, Unauthenticated
+from saveos.core.errors import Forbidden, Problem, Unauthenticated
 from saveos.core.settings import Settings
 from saveos.core.web import SAFE_METHODS, SessionDep, StateDep, check_same_origin
 
@@ -96,7 +96,7 @@ def require(right: str, *, audit: bool = True) -> Callable[..., Actor]:
         if actor.must_change_password:
             raise Forbidden("change your one-time password first", type_="password-change-needed")
         if right not in actor.rights:
-            raise Forbidden(f"this needs the right {right}: ask an admin for it, or use another token")
+            raise _lacks(right)
         return actor
 
     if not audit:
@@ -144,6 +144,48 @@ def _by_token(database: Database, token: str, address: str) -> Actor:
     if "*" not in found.scopes:
         rights = rights & frozenset(found.scopes)
     return Actor(found.tenant_id, user.id, None, f"{user.name} (token {found.name})", rights, address)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The host that a token speaks for. `stale` says that the token's last use is to be noted again."""
+
+    tenant_id: uuid.UUID
+    host_id: uuid.UUID
+    token_id: uuid.UUID
+    stale: bool
+
+
+def find_agents(session: Session, hashes: Collection[str]) -> dict[str, Agent]:
+    """Return the agents behind hashed tokens; tokens of people, unknown and expired ones are left out."""
+    at = now()
+    columns = (Token.hash, Token.tenant_id, Token.host_id, Token.id, Token.expires_at, Token.last_used_at)
+    query = select(*columns).where(Token.hash.in_(hashes), Token.kind == "agent")
+    return {
+        hash_: Agent(tenant_id, host_id, token_id, used is None or used <= at - TOUCH_EVERY)
+        for hash_, tenant_id, host_id, token_id, expires_at, used in session.execute(query)
+        if host_id is not None and (expires_at is None or expires_at > at)
+    }
+
+
+def touch_agents(session: Session, agents: Collection[Agent]) -> None:
+    """Note the use of these agents' tokens, where the last note is a minute old."""
+    stale = {agent.token_id for agent in agents if agent.stale}
+    if stale:
+        session.execute(update(Token).where(Token.id.in_(stale)).values(last_used_at=now()))
+
+
+def refuse(database: Database, token: str, address: str, right: str) -> Problem:
+    """Return why a token that is no agent's may not do what needs `right`."""
+    try:
+        _by_token(database, token, address)
+    except Unauthenticated as problem:
+        return problem
+    return _lacks(right)
+
+
+def _lacks(right: str) -> Forbidden:
+    return Forbidden(f"this needs the right {right}: ask an admin for it, or use another token")
 
 
 def _by_cookie(database: Database, cookie: str, address: str) -> Actor | None:

@@ -69,6 +69,12 @@ class TooLarge(Problem):
     status, type, title = 413, "too-large", "Too large"
 
 
+class TooSlow(Problem):
+    """A body that did not come in time."""
+
+    status, type, title = 408, "too-slow", "Too slow"
+
+
 class TooMany(Problem):
     """A rate limit was hit."""
 

@@ -1,5 +1,6 @@
 """FastAPI glue that all routes share: unit of work, problems, headers, limits, same-origin check."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 from starlette.datastructures import MutableHeaders
@@ -18,13 +20,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from saveos.core.database import Database, new_id
-from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, TooLarge, Unavailable
+from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, TooLarge, TooSlow, Unavailable
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MAX_BODY = 2 * 1024 * 1024
+BODY_SECONDS = 30  # for routes that read their body by `read_body`
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSP = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -47,6 +50,7 @@ class State:
     database: Database
     feed: Feed
     bell: Any = None  # jobs' dispatcher: set at start, knows ring() and wait()
+    intake: Any = None  # checkins' writer: set at start, knows submit()
 
 
 def get_state(request: Request) -> State:
@@ -82,12 +86,38 @@ class ProblemDocument(BaseModel):
     errors: list[dict[str, str]] | None = None
 
 
+REF = "#/components/schemas/{model}"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "A problem that the caller can solve",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
     }
 }
+
+
+RAW_BODIES: list[type[BaseModel]] = []
+
+
+def raw_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return `openapi_extra` of a route that reads its body itself; the reference shows the model."""
+    RAW_BODIES.append(model)
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a body of `limit` bytes at most. Raises TooLarge, or TooSlow after BODY_SECONDS."""
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise TooLarge(f"the body is larger than {limit // 1024} KB: send less at once")
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {BODY_SECONDS} seconds: send it again") from None
+    return b"".join(parts)
 
 
 def request_id(request: Request) -> str:
@@ -260,6 +290,8 @@ def install(app: FastAPI) -> None:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.setdefault("ProblemDocument", ProblemDocument.model_json_schema())
+        raw = models_json_schema([(model, "validation") for model in RAW_BODIES], ref_template=REF)[1]
+        schemas.update({name: schema for name, schema in raw.get("$defs", {}).items() if name not in schemas})
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

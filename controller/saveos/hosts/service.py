@@ -18,6 +18,7 @@ from saveos.hosts.groups import group_names, set_groups
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.hosts.schemas import HostIn, HostOut, HostPatch
 from saveos.hosts.ssh_keys import parse_host_keys
+from saveos.hosts.standing import Standing
 
 SILENT_AFTER = timedelta(days=1)
 HEARTBEAT_AFTER = timedelta(hours=1)  # a host that beats every five minutes is silent after so long
@@ -49,9 +50,10 @@ def _is_silent(host: Host, at: datetime) -> bool:
 def protection_sql(at: datetime) -> ColumnElement[str]:
     """Return `protection` as an SQL expression over Host."""
     unseen = or_(Host.seen_at.is_(None), Host.seen_at < Host.due_at)
+    mute = Host.heartbeat_at < at - HEARTBEAT_AFTER
     return case(
         (or_(~Host.is_agent, Host.state.in_(("paused", "decommissioned"))), "none"),
-        (or_(Host.heartbeat_at < at - HEARTBEAT_AFTER, and_(Host.due_at < at - SILENT_AFTER, unseen)), "silent"),
+        (or_(mute, and_(Host.due_at < at - SILENT_AFTER, unseen)), "silent"),
         (Host.last_run_state == "failed", "failing"),
         (Host.last_backup_at.is_(None), "never"),
         (Host.due_at < at, "late"),
@@ -113,12 +115,13 @@ def list_hosts(
     group: str = "",
     tag: str = "",
     policy: str = "",
+    drift: str = "",
     cursor: str | None = None,
     limit: int,
 ) -> list[Host]:
     """Return up to `limit` hosts after `cursor`, by name, with their policies loaded."""
     matching = host_filters(
-        tenant_id, q=q, state=state, protection=protection, group=group, tag=tag, policy=policy
+        tenant_id, q=q, state=state, protection=protection, group=group, tag=tag, policy=policy, drift=drift
     )
     query = select(Host).options(joinedload(Host.policy)).where(*matching).order_by(Host.name)
     after = decode_text(cursor)
@@ -141,6 +144,7 @@ def host_filters(
     group: str = "",
     tag: str = "",
     policy: str = "",
+    drift: str = "",
 ) -> list[ColumnElement[bool]]:
     """Return the conditions over Host of a list's filters; an empty filter asks for nothing."""
     found: list[ColumnElement[bool]] = [Host.tenant_id == tenant_id]
@@ -156,6 +160,8 @@ def host_filters(
         )
     if protection:
         found.append(protection_sql(now()) == protection)
+    if drift:
+        found.append(drift_sql() if drift == "true" else ~drift_sql())
     if tag:
         found.append(cast(Host.tags, String).like(f'%"{_like(tag)}"%', escape="\\"))
     if group:
@@ -233,7 +239,13 @@ def take_out(session: Session, host: Host) -> None:
 
 
 def record_backup(
-    host: Host, *, state: str, finished_at: datetime, size: int | None, succeeded: bool, due_at: datetime | None
+    host: Host | Standing,
+    *,
+    state: str,
+    finished_at: datetime,
+    size: int | None,
+    succeeded: bool,
+    due_at: datetime | None,
 ) -> None:
     """Take over what a backup run says; an older run than the last one known changes nothing.
 
@@ -247,9 +259,31 @@ def record_backup(
         host.last_size = host.last_size if size is None else size
 
 
-def record_seen(host: Host) -> None:
+def record_seen(host: Host | Standing) -> None:
     """Note that a host was heard of just now."""
     host.seen_at = now()
+
+
+def record_heartbeat(
+    host: Host | Standing, kept: dict[str, Any], *, at: datetime, skew: float, disk_free_share: float | None
+) -> None:
+    """Take over a heartbeat that came at `at`; `skew` is how many seconds the host's clock is ahead."""
+    host.seen_at = host.heartbeat_at = at
+    host.heartbeat, host.clock_skew, host.disk_free_share = kept, skew, disk_free_share
+
+
+def has_drift(host: Host) -> bool:
+    """Whether a host was provisioned with another version than its policy's present one; needs its policy loaded."""
+    policy: Any = host.policy
+    provisioned = host.is_agent and host.state in ("enrolled", "paused")
+    return policy is not None and provisioned and host.applied_version_id != policy.current_version_id
+
+
+def drift_sql() -> ColumnElement[bool]:
+    """Return `has_drift` as an SQL expression over Host."""
+    current = Host.policy.property.mapper.class_.current_version_id
+    differs = Host.policy.has(current.is_distinct_from(Host.applied_version_id))
+    return and_(Host.is_agent, Host.state.in_(("enrolled", "paused")), differs)
 
 
 def _describe(host: Host, groups: list[str], at: datetime) -> HostOut:
@@ -260,8 +294,9 @@ def _describe(host: Host, groups: list[str], at: datetime) -> HostOut:
         **columns,
         groups=groups,
         policy_name=policy.name if policy else None,
+        drift=has_drift(host),
         protection=protection(host, at),
-        next_run_at=next_run(policy.schedule, at) if runs else None,
+        next_run_at=next_run(policy.schedule, at, policy.zone) if runs else None,
     )
 
 
