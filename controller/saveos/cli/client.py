@@ -186,6 +186,17 @@ class Client:
         """GET `path` below /api/v1; query values that are None or "" are left out."""
         return self._call("GET", path, params={k: v for k, v in query.items() if v not in (None, "")})
 
+    def get_bytes(self, path: str) -> bytes:
+        """GET something that is not JSON."""
+        import httpx
+
+        try:
+            response = self._http.get(path)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        self._check(response)
+        return bytes(response.content)
+
     def post(
         self, path: str, body: Any = None, *, once: bool = False, headers: dict[str, str] | None = None
     ) -> Any:

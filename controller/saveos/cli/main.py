@@ -19,6 +19,7 @@ from saveos.cli import (
     maintenance,
     output,
     policies,
+    recovery,
     schedules,
     server,
     tls,
@@ -85,6 +86,7 @@ for _module in (
     alerts,
     tokens,
     tls,
+    recovery,
     schedules,
     maintenance,
 ):

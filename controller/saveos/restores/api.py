@@ -1,22 +1,24 @@
 """Routes of restores."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from saveos.accounts.access import Actor, require
 from saveos.accounts.access import describe as note
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
 from saveos.core.web import SessionDep
+from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
-from saveos.restores import service
-from saveos.restores.schemas import RestoreCreated, RestoreIn, RestoreOut
+from saveos.restores import kit, service
+from saveos.restores.schemas import EscrowOut, EscrowStateOut, RestoreCreated, RestoreIn, RestoreOut
+from saveos.secrets.schemas import EscrowState
 
-router = APIRouter(prefix="/restores", tags=["restores"])
+router = APIRouter(tags=["restores"])
 
 
-@router.get("")
+@router.get("/restores")
 def list_restores(
     session: SessionDep,
     actor: Annotated[Actor, Depends(require("restores:read"))],
@@ -30,7 +32,7 @@ def list_restores(
     return Page(items=service.describe(session, page), next=following)
 
 
-@router.post("", status_code=202)
+@router.post("/restores", status_code=202)
 def create_restore(
     request: Request,
     session: SessionDep,
@@ -55,3 +57,46 @@ def create_restore(
     note(session, f"restore:{restore.id}", job=str(job.id))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return RestoreCreated(restore=service.describe(session, [restore])[0], job=jobs.describe(job))
+
+
+SecretsReader = Annotated[Actor, Depends(require("secrets:read"))]
+HostRef = Annotated[str, Path(max_length=253, description="Id or name")]
+
+
+@router.get("/recovery/escrows")
+def list_escrows(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("system:read"))],
+    state: EscrowState | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[EscrowStateOut]:
+    """List repositories with the state of their escrow: fresh, stale (of an earlier recovery key) or none."""
+    rows = kit.list_escrows(session, actor.tenant_id, state, decode_id(cursor), limit + 1)
+    page, following = split(rows, limit, lambda row: [str(row.repository_id)])
+    return Page(items=page, next=following)
+
+
+@router.get("/hosts/{host}/escrow")
+def get_escrow(session: SessionDep, actor: SecretsReader, host: HostRef) -> Page[EscrowOut]:
+    """Give what a host sealed, newest of each repository: the recovery key's private half opens it."""
+    found = kit.collect(session, get_host(session, actor.tenant_id, host))
+    return Page(items=[item.out() for item in found.items])
+
+
+@router.get("/hosts/{host}/recovery-kit", response_class=Response)
+def get_recovery_kit(
+    session: SessionDep,
+    actor: SecretsReader,
+    host: HostRef,
+    form: Annotated[Literal["zip", "html", "text"], Query(alias="format")] = "zip",
+) -> Response:
+    """Give a host's recovery kit, still sealed: a ZIP archive, or the page to print, or its text."""
+    found = kit.collect(session, get_host(session, actor.tenant_id, host))
+    if form == "text":
+        return Response(kit.text(found), media_type="text/plain; charset=utf-8")
+    name = f"{kit.directory(found)}.{form}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    if form == "html":
+        return Response(kit.html(found), media_type="text/html; charset=utf-8", headers=headers)
+    return Response(kit.archive(found), media_type="application/zip", headers=headers)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from saveos.core.inputs import AbsolutePath, RequestModel
 from saveos.hosts.schemas import Reference
 from saveos.jobs.schemas import JobOut
+from saveos.secrets.schemas import EscrowState
 
 Paths = Annotated[list[AbsolutePath], Field(max_length=10_000)]
 Destination = AbsolutePath | Literal[""]
@@ -50,3 +51,25 @@ class RestoreCreated(BaseModel):
 
     restore: RestoreOut
     job: JobOut
+
+
+class EscrowStateOut(BaseModel):
+    """How a repository's escrow is: fresh (the recovery key in force opens it), stale (an earlier), none."""
+
+    repository_id: uuid.UUID
+    host_id: uuid.UUID
+    host: str
+    state: EscrowState
+    sealed_at: datetime | None
+
+
+class EscrowOut(BaseModel):
+    """What a host sealed about a repository; `sealed` is base64 that the recovery key's private half opens."""
+
+    repository_id: uuid.UUID
+    url: str
+    host_keys: list[str]
+    known_hosts: str
+    recovery_key: str = Field(description="Fingerprint of the recovery key that it is sealed to")
+    sealed: str
+    sealed_at: datetime

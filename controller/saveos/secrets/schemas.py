@@ -46,15 +46,3 @@ class PrivateKeyOut(BaseModel):
 
     fingerprint: str
     private_key: str
-
-
-class EscrowOut(BaseModel):
-    """The newest escrow of a repository; `sealed` is base64 that only the recovery key's private half opens."""
-
-    repository_id: uuid.UUID
-    url: str
-    host_keys: list[str]
-    state: EscrowState
-    recovery_key: str = Field(description="Fingerprint of the recovery key that it is sealed to")
-    sealed: str
-    created_at: datetime
