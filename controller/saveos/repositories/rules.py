@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, select
-from sqlalchemy.orm import aliased
 
 from saveos.alerts.rules import Family, watched
 from saveos.hosts.models import Host
@@ -12,7 +11,7 @@ from saveos.repositories.models import Repository
 
 QUOTA, QUOTA_SLACK = 0.90, 0.02
 
-Server = aliased(Host, name="server")
+SERVERS = Host.metadata.tables[Host.__tablename__].alias("server")
 
 
 def _judged(rule: ColumnElement[Any], held: ColumnElement[Any]) -> Select[Any]:
@@ -22,7 +21,7 @@ def _judged(rule: ColumnElement[Any], held: ColumnElement[Any]) -> Select[Any]:
         Repository.host_id,
         Host.name,
         Host.state,
-        Server.name.label("server"),
+        SERVERS.c.name.label("server"),
         Repository.size,
         Repository.quota,
         Repository.quota_bytes,
@@ -33,7 +32,7 @@ def _judged(rule: ColumnElement[Any], held: ColumnElement[Any]) -> Select[Any]:
     )
     query: Select[Any] = select(*columns, rule.label("rule"), held.label("held"))
     query = query.join(Host, Host.id == Repository.host_id)
-    return query.outerjoin(Server, Server.id == Repository.server_id)
+    return query.outerjoin(SERVERS, SERVERS.c.id == Repository.server_id)
 
 
 def _content(at: datetime) -> Select[Any]:
