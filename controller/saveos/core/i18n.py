@@ -184,6 +184,11 @@ def moment(value: datetime | None) -> str:
     return format_datetime(value, "d MMM y, HH:mm", tzinfo=_zone.get(), locale=_locale())
 
 
+def moment_in(value: datetime, place: str) -> str:
+    """Return a day, date and time on the clock of a zone, with the zone's name."""
+    return format_datetime(value, "EEE d MMM, HH:mm z", tzinfo=_load_zone(place), locale=_locale())
+
+
 def moment_exact(value: datetime | None) -> str:
     """Return a date and time with seconds and zone, for titles."""
     if value is None:

@@ -55,6 +55,12 @@ runs = {
     "failed": Shown("bad", mark("Failed")),
     "canceled": Shown("idle", mark("Canceled")),
 }
+outcomes = {  # of a time at which a schedule was due
+    "started": Shown("good", mark("Started")),
+    "skipped": Shown("warn", mark("Skipped")),
+    "failed": Shown("bad", mark("Failed")),
+}
+switches = {"on": Shown("good", mark("On")), "off": Shown("idle", mark("Off"))}
 alerts = {
     "open": Shown("bad", mark("Open")),
     "acknowledged": Shown("busy", mark("Acknowledged")),
@@ -93,6 +99,57 @@ triggers = {
     "host": mark("on the host"),
     "job": mark("job"),
     "playbook": mark("playbook"),
+}
+registrations = {
+    "waiting": Shown("warn", mark("Waiting")),
+    "approved": Shown("busy", mark("Approved")),
+    "provisioning": Shown("busy", mark("Provisioning")),
+    "done": Shown("good", mark("Enrolled")),
+    "refused": Shown("idle", mark("Refused")),
+    "failed": Shown("bad", mark("Failed")),
+}
+tokens = {
+    "active": Shown("good", mark("Active")),
+    "expired": Shown("idle", mark("Expired")),
+    "used": Shown("idle", mark("Used up")),
+    "revoked": Shown("idle", mark("Revoked")),
+}
+running = {"backup": mark("Backing up"), "restore": mark("Restoring")}  # a run that goes on
+phases = {
+    "start": mark("begins"),
+    "create": mark("reads and sends"),
+    "finish": mark("cleans up"),
+    "extract": mark("writes files"),
+}
+bulk_operations = {
+    "backup": mark("Back up"),
+    "health": mark("Check health"),
+    "provision": mark("Provision"),
+}
+bulk_actions = {
+    "pause": mark("Pause"),
+    "resume": mark("Resume"),
+    "add_tags": mark("Add tags"),
+    "remove_tags": mark("Remove tags"),
+    "add_group": mark("Put into a group"),
+    "remove_group": mark("Take out of a group"),
+    "policy": mark("Give a policy"),
+    "decommission": mark("Take out of care"),
+}
+filters = {
+    "q": mark("Search"),
+    "protection": mark("Protection"),
+    "group": mark("Group"),
+    "tag": mark("Tag"),
+    "policy": mark("Policy"),
+    "drift": mark("Drift"),
+}
+acts = {  # route's name, as the audit trail has it
+    "add host": mark("Host added"),
+    "change host": mark("Host changed"),
+    "take out host": mark("Host taken out"),
+    "approve registration": mark("Registration approved"),
+    "assign policy": mark("Policy given"),
 }
 checks = {
     "never": mark("never"),

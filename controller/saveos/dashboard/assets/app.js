@@ -16,7 +16,8 @@ function show(state) {
   if (state === "off") missed = true;
   else if (missed) {
     missed = false; // whatever changed while the feed was away
-    for (const topic of ["hosts", "jobs", "archives", "alerts"]) fire(topic);
+    const topics = ["hosts", "jobs", "archives", "alerts", "running", "registrations", "schedules", "policies"];
+    topics.forEach(fire);
   }
 }
 
@@ -57,13 +58,18 @@ function countSelected() {
   const bar = one("#bulk");
   if (!bar) return;
   const boxes = all("input[name=host][type=checkbox]");
-  const chosen = boxes.filter((box) => box.checked).length;
-  bar.hidden = !chosen;
+  const ticked = boxes.filter((box) => box.checked).length;
+  const every = one("[data-every]", bar);
+  const matching = one("#matching");
+  if (matching) one("[data-matching]", bar).textContent = matching.textContent;
+  if (!ticked) every.checked = false;
+  const chosen = every.checked && matching ? Number(matching.dataset.number) : ticked;
+  bar.hidden = !ticked;
   one("[data-count]", bar).textContent = new Intl.NumberFormat(document.documentElement.lang).format(chosen);
   const head = one("[data-all]");
   if (head) {
-    head.checked = chosen > 0 && chosen === boxes.length;
-    head.indeterminate = chosen > 0 && chosen < boxes.length;
+    head.checked = ticked > 0 && ticked === boxes.length;
+    head.indeterminate = ticked > 0 && ticked < boxes.length;
   }
 }
 
@@ -76,6 +82,27 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("htmx:after:swap", countSelected);
 countSelected();
+
+// ---- copying ------------------------------------------------------------------------------------------
+
+async function copy(button) {
+  const source = one(button.dataset.copy);
+  getSelection().selectAllChildren(source);
+  try {
+    if (navigator.clipboard) await navigator.clipboard.writeText(source.textContent);
+    else if (!document.execCommand("copy")) return; // a page over plain HTTP: the text is selected at least
+  } catch {
+    return;
+  }
+  button.dataset.copied = "";
+  setTimeout(() => delete button.dataset.copied, 2000);
+}
+
+for (const button of all("[data-copy]")) button.hidden = false;
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) copy(button);
+});
 
 // ---- theme, toast ------------------------------------------------------------------------------------
 
