@@ -18,6 +18,7 @@ class Archive(HasId, Base):
         UniqueConstraint("repository_id", "borg_id"),
         Index("ix_archives_tenant_id_started_at_id", "tenant_id", "started_at", "id"),
         Index("ix_archives_host_id_started_at_id", "host_id", "started_at", "id"),
+        Index("ix_archives_catalogue_started_at", "catalogue", "started_at"),
     )
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
     host_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id"))
@@ -33,4 +34,7 @@ class Archive(HasId, Base):
     compressed_size: Mapped[int | None] = mapped_column(BigInteger)
     deduplicated_size: Mapped[int | None] = mapped_column(BigInteger)
     check_state: Mapped[str] = mapped_column(String(10), default="never")
+    # none | waiting | indexed | failed | off: whether its files are in the catalogue, and why not
+    catalogue: Mapped[str] = mapped_column(String(10), default="none", server_default="none")
+    catalogue_error: Mapped[str] = mapped_column(String(500), default="", server_default="")
     reported_at: Mapped[datetime] = mapped_column(default=now)

@@ -24,3 +24,65 @@ class ArchiveOut(BaseModel):
     deduplicated_size: int | None
     check_state: str
     run_id: uuid.UUID | None
+    catalogue: str
+    catalogue_error: str
+
+
+class FileOut(BaseModel):
+    """One path of an archive. `ref` names it in URLs whatever its bytes; `mode` is st_mode.
+
+    A directory's `size` and `files` count all below it; `changed` is new or changed, against the
+    archive before.
+    """
+
+    path: str
+    ref: str
+    name: str
+    mode: int
+    size: int
+    files: int | None
+    modified_at: datetime
+    is_directory: bool
+    changed: str = ""
+
+
+class VersionOut(FileOut):
+    """A version of a path: the newest archive that holds it, since when; `last_at` null while it lives."""
+
+    archive_id: uuid.UUID
+    first_at: datetime
+    last_at: datetime | None
+
+
+class DifferenceOut(FileOut):
+    """A path that differs between two archives: added, removed or changed; of a removed one the old version."""
+
+    kind: str
+
+
+class FoundOut(FileOut):
+    """A path that a search found: its newest version and the newest archive that holds it."""
+
+    host: str
+    host_id: uuid.UUID
+    repository_id: uuid.UUID
+    archive_id: uuid.UUID
+    archived_at: datetime
+    gone: bool
+
+
+class WantedOut(BaseModel):
+    """What a host should send: the listing of `archive`, of all files or of what changed since `base`.
+
+    Nothing when `archive` is null. `received` is how many bytes are here, by base ("" for all).
+    """
+
+    archive: str | None
+    base: str | None
+    received: dict[str, int] = {}
+
+
+class ReceivedOut(BaseModel):
+    """How many bytes of a listing are here: go on from there."""
+
+    received: int

@@ -10,8 +10,10 @@ version lives. Names and directories are stored once for all repositories of a s
 searched by a trigram index (FTS5). Names are bytes: whatever Linux allows survives. See decision 0012.
 """
 
+import json
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ CREATE TEMP TABLE IF NOT EXISTS closing(
     PRIMARY KEY(directory, name)) WITHOUT ROWID;
 """
 ROOT = b"/"
+TRIGRAM = 3  # characters that the index of names needs
 LIVES = "e.first <= :number AND (e.last IS NULL OR e.last >= :number)"
 
 
@@ -88,6 +91,29 @@ class Indexed:
     number: int
     added: int
     ended: int
+
+
+class Incomplete(Exception):
+    """A listing of changes that does not explain how many files the archive has: all must be listed."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a search looks for: parts of a name, a part of its folder, a pattern of the whole path.
+
+    `size` in bytes and `mtime` in seconds are (from, to), either of them open.
+    """
+
+    words: Sequence[str] = ()
+    folder: str = ""
+    pattern: re.Pattern[str] | None = None
+    repositories: Collection[str] | None = None
+    size: tuple[int | None, int | None] = (None, None)
+    mtime: tuple[int | None, int | None] = (None, None)
+
+    def fits(self, path: bytes) -> bool:
+        """Whether a path fits the pattern."""
+        return self.pattern is None or bool(self.pattern.fullmatch(path.decode(errors="surrogateescape")))
 
 
 class OutOfOrder(Exception):
@@ -133,11 +159,13 @@ class Store:
         *,
         complete: bool,
         missing: Iterable[bytes] = (),
+        grown: int | None = None,
     ) -> Indexed | None:
         """Take over an archive: all its items, or with `complete` false what changed since the one before.
 
-        `missing` are paths that are gone. None when the archive is known. All in one transaction.
-        Raises OutOfOrder for one that is older than the newest known.
+        `missing` are paths that are gone; `grown` is by how many files the archive is larger than the
+        one before, where that is known. None when the archive is known. All in one transaction.
+        Raises OutOfOrder for one that is older than the newest known, Incomplete when more is gone.
         """
         with self._writing():
             owner = self._repository(repository)
@@ -152,6 +180,8 @@ class Store:
             for table in ("incoming", "missing", "closing"):
                 self._run(f"DELETE FROM {table}")
             self._take(items, missing)
+            if not complete and grown is not None and self._grows(owner) != grown:
+                raise Incomplete
             outcome = self._apply(owner, number, complete=complete)
             self._run("INSERT INTO archives VALUES(?, ?, ?, ?, 0)", owner, number, borg_id, started)
         self._run("PRAGMA wal_checkpoint(TRUNCATE)")  # a first listing may have made it as large as the store
@@ -195,6 +225,22 @@ class Store:
         self._connection.executemany(
             "INSERT OR REPLACE INTO missing VALUES(?, ?)", (places.of(path) for path in missing)
         )
+
+    def _grows(self, owner: int) -> int:
+        """Return how many files what was taken adds. Borg counts neither directories nor further hard links."""
+        regular = "{0}.mode & 0xF000 = 0x8000"
+        new = self._one(
+            "SELECT count(*) FROM incoming i LEFT JOIN entries e ON e.repository=? AND e.directory=i.directory"
+            f" AND e.name=i.name AND e.last IS NULL AND {regular.format('e')}"
+            f" WHERE e.name IS NULL AND {regular.format('i')}",
+            owner,
+        )[0]
+        gone = self._one(
+            "SELECT count(*) FROM missing m CROSS JOIN entries e ON e.repository=? AND e.directory=m.directory"
+            f" AND e.name=m.name AND e.last IS NULL AND {regular.format('e')}",
+            owner,
+        )[0]
+        return int(new) - int(gone)
 
     def _apply(self, owner: int, number: int, *, complete: bool) -> Indexed:
         """Close the versions that ended, open those that began, and carry the directories' totals on."""
@@ -366,28 +412,46 @@ class Store:
         kinds = {(1, 1): "added", (0, 0): "removed", (1, 0): "changed"}
         return [(kinds[most, least], Entry(path, *rest)) for path, most, least, *rest in rows]
 
-    def search(
-        self, text: str, repositories: Iterable[str] | None = None, *, limit: int = 200
-    ) -> list[tuple[str, Entry]]:
-        """Return (repository, newest version) of up to `limit` paths whose last part holds `text`."""
-        chosen = "" if repositories is None else " AND r.uuid IN (SELECT value FROM json_each(:repositories))"
-        if len(text) >= 3:
-            hits = "SELECT rowid AS id FROM words WHERE words MATCH :text"
-            text = '"' + text.replace('"', '""') + '"'
-        else:
-            hits = "SELECT id FROM names WHERE instr(lower(CAST(name AS TEXT)), lower(:text))"
-        rows = self._all(
+    def search(self, wanted: "Wanted", *, limit: int = 200) -> list[tuple[str, Entry]]:
+        """Return (repository, newest version) of up to `limit` paths that fit, in no special order."""
+        values: dict[str, Any] = {"limit": limit}
+        where = ["1"]
+        if wanted.repositories is not None:
+            where.append("r.uuid IN (SELECT value FROM json_each(:repositories))")
+            values["repositories"] = json.dumps(list(wanted.repositories))
+        for column, low, high in (("size", *wanted.size), ("mtime", *wanted.mtime)):
+            if low is not None:
+                where.append(f"e.{column} >= :{column}_from")
+                values[f"{column}_from"] = low
+            if high is not None:
+                where.append(f"e.{column} <= :{column}_to")
+                values[f"{column}_to"] = high
+        if wanted.folder:
+            where.append("instr(p.path || x'2F', CAST(:folder AS BLOB))")
+            values["folder"] = wanted.folder.encode()
+        words = [word for word in wanted.words if len(word) >= TRIGRAM]
+        if words:
+            hits = "SELECT rowid AS id FROM words WHERE words MATCH :words"
+            values["words"] = " AND ".join('"' + word.replace('"', '""') + '"' for word in words)
+        else:  # too short for the index: every name is looked at
+            tests = (f"instr(lower(CAST(name AS TEXT)), lower(:w{at}))" for at in range(len(wanted.words)))
+            hits = f"SELECT id FROM names WHERE {' AND '.join(tests) or '1'}"
+            values |= {f"w{at}": word for at, word in enumerate(wanted.words)}
+        rows = self._run(
             "SELECT r.uuid, p.path, n.name, e.size, e.mtime, e.mode, max(e.first), e.last"
             f" FROM ({hits}) h CROSS JOIN entries e ON e.name=h.id JOIN repositories r ON r.id=e.repository"
             " JOIN directories p ON p.id=e.directory JOIN names n ON n.id=e.name"
-            f" WHERE 1{chosen} GROUP BY e.name, e.repository, e.directory LIMIT :limit",
-            {
-                "text": text,
-                "limit": limit,
-                "repositories": _json(repositories) if repositories is not None else "[]",
-            },
+            f" WHERE {' AND '.join(where)} GROUP BY e.name, e.repository, e.directory",
+            values,
         )
-        return [(uuid, Entry(join(path, name), *rest)) for uuid, path, name, *rest in rows]
+        found = []
+        for uuid, path, name, *rest in rows:
+            if not wanted.fits(join(path, name)):
+                continue
+            found.append((uuid, Entry(join(path, name), *rest)))
+            if len(found) == limit:
+                break
+        return found
 
     # ---- inside
 
@@ -486,7 +550,3 @@ def base(path: bytes) -> bytes:
 def join(directory: bytes, name: bytes) -> bytes:
     """Return the path of a name in a directory."""
     return directory.rstrip(b"/") + b"/" + name
-
-
-def _json(values: Iterable[str]) -> str:
-    return "[" + ",".join(f'"{value}"' for value in values) + "]"

@@ -1,5 +1,6 @@
 """The catalogue's store against a plain model of archives: dictionaries of paths."""
 
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import sqlcipher3.dbapi2 as sqlite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saveos.archives.store import Item, OutOfOrder, Store, base, parent
+from saveos.archives.store import Item, OutOfOrder, Store, Wanted, base, parent
 
 KEY = bytes(range(32))
 FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
@@ -124,7 +125,7 @@ def test_a_failed_listing_leaves_nothing(store):
     with pytest.raises(OSError):
         store.index(REPOSITORY, "1" * 64, 1, broken(), complete=True)
     assert store.numbers(REPOSITORY) == {}
-    assert store.search("a") == []
+    assert store.search(Wanted(["a"])) == []
 
 
 def test_versions_of_a_file_survive_its_end(store):
@@ -142,16 +143,21 @@ def test_search_finds_by_a_part_of_the_name_in_one_repository_or_all(store):
     store.index(
         OTHER, "2" * 64, 1, items(whole({b"/srv/nginx.conf.old": (2, 2), b'/srv/"x"': (1, 1)})), complete=True
     )
-    assert {(uuid, each.path) for uuid, each in store.search("nginx.con")} == {
+
+    def found(**wanted):
+        return {each.path for _, each in store.search(Wanted(**wanted))}
+
+    assert {(uuid, each.path) for uuid, each in store.search(Wanted(["nginx.con"]))} == {
         (REPOSITORY, b"/etc/nginx/nginx.conf"),
         (OTHER, b"/srv/nginx.conf.old"),
     }
-    assert [each.path for _, each in store.search("NGINX.con", [OTHER])] == [b"/srv/nginx.conf.old"]
-    assert [each.path for _, each in store.search('"x"')] == [b'/srv/"x"']
-    assert [each.path for _, each in store.search("x", [REPOSITORY])] == [
-        b"/etc/nginx",
-        b"/etc/nginx/nginx.conf",
-    ]
+    assert found(words=["NGINX.con"], repositories=[OTHER]) == {b"/srv/nginx.conf.old"}
+    assert found(words=['"x"']) == {b'/srv/"x"'}
+    assert found(words=["x"], repositories=[REPOSITORY]) == {b"/etc/nginx", b"/etc/nginx/nginx.conf"}
+    assert found(words=["nginx"], folder="/nginx/") == {b"/etc/nginx/nginx.conf"}
+    assert found(words=["nginx"], pattern=re.compile(r"/srv/.*\.old")) == {b"/srv/nginx.conf.old"}
+    assert found(words=["nginx.conf"], size=(2, None)) == {b"/srv/nginx.conf.old"}
+    assert found(words=["nginx.conf"], mtime=(None, 1)) == {b"/etc/nginx/nginx.conf"}
 
 
 def test_a_repository_is_dropped_alone_and_built_anew(store):

@@ -1,0 +1,387 @@
+"""Verbs of the catalogue: take listings in, index them, browse, compare, find."""
+
+import base64
+import fnmatch
+import logging
+import re
+import uuid
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlcipher3.dbapi2 as sqlite
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from saveos.accounts.keys import data_key
+from saveos.archives import listings
+from saveos.archives.listings import Listing
+from saveos.archives.models import Archive
+from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, VersionOut, WantedOut
+from saveos.archives.store import Entry, Incomplete, OutOfOrder, Store, Wanted
+from saveos.core.database import Database, touch
+from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.core.security import CannotOpen
+from saveos.hosts.models import Host
+from saveos.repositories.models import Repository
+
+SHARDS = 16  # stores of a tenant; a repository lives in the one that its id names
+SHOWN = 200  # entries on a page
+
+NOT_INDEXED: dict[type[Exception], tuple[str, str]] = {
+    Incomplete: ("none", "files are gone since the archive before; the host lists all"),
+    OutOfOrder: ("off", "it is older than the newest archive in the catalogue; rebuild the repository's part"),
+}
+
+log = logging.getLogger(__name__)
+
+
+def open_store(session: Session, home: Path, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> Store:
+    """Open the store that holds a repository's part; made where there is none."""
+    return _open(session, home, tenant_id, repository_id.int % SHARDS)
+
+
+def _open(session: Session, home: Path, tenant_id: uuid.UUID, shard: int) -> Store:
+    return Store(_path(home, tenant_id, shard), _key(session, tenant_id))
+
+
+def _path(home: Path, tenant_id: uuid.UUID, shard: int) -> Path:
+    return home / "catalogue" / str(tenant_id) / f"{shard:02x}.db"
+
+
+def _key(session: Session, tenant_id: uuid.UUID) -> bytes:
+    return HKDF(hashes.SHA256(), 32, tenant_id.bytes, b"saveos catalogue").derive(data_key(session, tenant_id))
+
+
+# ---- taking in
+
+
+def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -> WantedOut:
+    """Return what the catalogue has of a host's repository, so that the host sends what it lacks.
+
+    Raises NotFound when the repository is not the host's.
+    """
+    owner = session.scalar(select(Repository.host_id).where(Repository.id == repository_id))
+    if owner != host.id:
+        raise NotFound("this host has no such repository: provision it again")
+    query = select(Archive).where(Archive.repository_id == repository_id)
+    newest = session.scalar(query.order_by(Archive.started_at.desc()).limit(1))
+    if newest is None or newest.catalogue in ("indexed", "waiting", "failed"):
+        return WantedOut(archive=None, base=None)
+    known: list[str] = []
+    if not newest.catalogue_error:  # else changes were sent, and did not do
+        with open_store(session, home, host.tenant_id, repository_id) as store:
+            known = list(store.numbers(str(repository_id)))
+    waiting = listings.folder(home, host.tenant_id, repository_id)
+    received = {base: Listing(waiting, newest.borg_id, base).received for base in ("", *known[-1:])}
+    return WantedOut(archive=newest.borg_id, base=known[-1] if known else None, received=received)
+
+
+def take(
+    session: Session,
+    home: Path,
+    host: Host,
+    repository_id: uuid.UUID,
+    borg_id: str,
+    *,
+    piece: bytes,
+    base: str,
+    offset: int,
+    last: bool,
+) -> int:
+    """Take in a piece of an archive's listing; return how many bytes are here.
+
+    Raises NotFound for no such archive of the host, Conflict, TooLarge.
+    """
+    archive = session.scalar(
+        select(Archive).where(
+            Archive.repository_id == repository_id, Archive.borg_id == borg_id, Archive.host_id == host.id
+        )
+    )
+    if archive is None:
+        raise NotFound("there is no such archive of this host: check its run in first")
+    if archive.catalogue == "indexed":
+        return offset + len(piece)
+    listing = Listing(listings.folder(home, host.tenant_id, repository_id), borg_id, base)
+    size = listings.receive(listing, data_key(session, host.tenant_id), offset, piece, last=last)
+    if last:
+        archive.catalogue, archive.catalogue_error = "waiting", ""
+        touch(session, host.tenant_id, "archives")
+    return size
+
+
+def index_next(database: Database, home: Path) -> bool:
+    """Index the oldest listing that waits; whether there was one. Each step may be killed and is repeated."""
+    with database.session() as session:
+        query = select(Archive).where(Archive.catalogue == "waiting").order_by(Archive.started_at, Archive.id)
+        archive = session.scalar(query.limit(1))
+        if archive is None:
+            return False
+        key = data_key(session, archive.tenant_id)
+        store = open_store(session, home, archive.tenant_id, archive.repository_id)
+        grown = _grown(session, archive, store)
+    with store:
+        state, error = _index(store, home, archive, key, grown)
+    with database.session(writes=True) as session:
+        row = session.get_one(Archive, archive.id)
+        row.catalogue, row.catalogue_error = state, error[:500]
+        touch(session, archive.tenant_id, "archives")
+    for each in listings.folder(home, archive.tenant_id, archive.repository_id).glob(f"{archive.borg_id}.*"):
+        each.unlink(missing_ok=True)
+    return True
+
+
+def _grown(session: Session, archive: Archive, store: Store) -> int | None:
+    """Return by how many files an archive is larger than the newest one that is indexed."""
+    newest = next(reversed(store.numbers(str(archive.repository_id))), "")
+    before = session.scalar(
+        select(Archive.files).where(Archive.repository_id == archive.repository_id, Archive.borg_id == newest)
+    )
+    return None if before is None or archive.files is None else archive.files - before
+
+
+def _index(store: Store, home: Path, archive: Archive, key: bytes, grown: int | None) -> tuple[str, str]:
+    repository = str(archive.repository_id)
+    listing = listings.find(listings.folder(home, archive.tenant_id, archive.repository_id), archive.borg_id)
+    known = store.numbers(repository)
+    if archive.borg_id in known:
+        return "indexed", ""
+    if listing is None:
+        return "none", "its listing was lost; the host sends it again"
+    if listing.base and next(reversed(known), "") != listing.base:
+        return "none", "its listing refers to an archive that is not indexed; the host sends all"
+    gone: list[bytes] = []
+    try:
+        store.index(
+            repository,
+            archive.borg_id,
+            archive.started_at.timestamp(),
+            listings.read(listing.pieces(key), gone.append),
+            complete=not listing.base,
+            missing=gone,
+            grown=grown,
+        )
+    except (Incomplete, OutOfOrder) as error:
+        return NOT_INDEXED[type(error)]
+    except (Invalid, CannotOpen) as error:
+        log.warning("archive %s: %s", archive.name, error)
+        return "failed", str(error)
+    return "indexed", ""
+
+
+def rebuild(session: Session, home: Path, repository: Repository) -> None:
+    """Drop a repository's part of the catalogue; its host sends the newest archive's listing again."""
+    try:
+        with open_store(session, home, repository.tenant_id, repository.id) as store:
+            store.drop(str(repository.id))
+    except sqlite.DatabaseError as error:  # damaged: all that share it are built anew
+        log.warning("the catalogue's store of %s cannot be read and is made anew: %s", repository.id, error)
+        drop_store(home, repository.tenant_id, repository.id)
+    for archive in session.scalars(select(Archive).where(Archive.repository_id == repository.id)):
+        archive.catalogue, archive.catalogue_error = "none", ""
+    touch(session, repository.tenant_id, "archives")
+
+
+def drop_store(home: Path, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> None:
+    """Remove the store that holds a repository's part."""
+    path = _path(home, tenant_id, repository_id.int % SHARDS)
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        each.unlink(missing_ok=True)
+
+
+# ---- looking
+
+
+def list_files(
+    session: Session, home: Path, archive: Archive, path: bytes, *, after: bytes = b"", limit: int = SHOWN
+) -> list[FileOut]:
+    """Return up to `limit` entries of a directory, by name. Raises Conflict where it is not indexed."""
+    with open_store(session, home, archive.tenant_id, archive.repository_id) as store:
+        number = _number(store, archive)
+        found = store.list_directory(str(archive.repository_id), number, path, after=after, limit=limit)
+    return [_file(entry) for entry in found]
+
+
+def list_versions(session: Session, home: Path, archive: Archive, path: bytes) -> list[VersionOut]:
+    """Return the versions of a path in an archive's repository, newest first, with archives that hold them."""
+    with open_store(session, home, archive.tenant_id, archive.repository_id) as store:
+        found = store.versions(str(archive.repository_id), path)
+        numbers = store.numbers(str(archive.repository_id))
+    archives = _archives(session, archive.repository_id, numbers)
+    versions = []
+    for entry in found:
+        held = [number for number in archives if entry.first <= number <= (entry.last or number)]
+        if held:
+            newest, oldest = archives[max(held)], archives[min(held)]
+            last = None if entry.last is None else newest.started_at
+            versions.append(
+                VersionOut(
+                    **_file(entry).model_dump(),
+                    archive_id=newest.id,
+                    first_at=oldest.started_at,
+                    last_at=last,
+                )
+            )
+    return versions
+
+
+def compare(
+    session: Session,
+    home: Path,
+    old: Archive,
+    new: Archive,
+    *,
+    below: bytes = b"/",
+    after: bytes = b"",
+    limit: int = SHOWN,
+) -> list[DifferenceOut]:
+    """Return up to `limit` paths that differ between two archives of a repository. Raises Invalid, Conflict."""
+    if old.repository_id != new.repository_id:
+        raise Invalid("the archives are of two repositories: choose two of one host's", field="with")
+    with open_store(session, home, old.tenant_id, old.repository_id) as store:
+        first, second = _number(store, old), _number(store, new)
+        swap = first > second
+        low, high = sorted((first, second))
+        found = store.compare(str(old.repository_id), low, high, below=below, after=after, limit=limit)
+    other = {"added": "removed", "removed": "added"}
+    return [
+        DifferenceOut(**_file(entry).model_dump(), kind=other.get(kind, kind) if swap else kind)
+        for kind, entry in found
+    ]
+
+
+def find(
+    session: Session,
+    home: Path,
+    tenant_id: uuid.UUID,
+    text: str,
+    *,
+    hosts: Collection[uuid.UUID] | None = None,
+    min_size: int | None = None,
+    max_size: int | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+    limit: int = SHOWN,
+) -> list[FoundOut]:
+    """Return up to `limit` paths of all archives that fit a path, a glob or a part of a name, newest first.
+
+    Raises Invalid for a text that asks for nothing.
+    """
+    sought = _sought(text)
+    query = select(Repository.id, Host.name, Host.id).join(Host, Host.id == Repository.host_id)
+    query = query.where(Repository.tenant_id == tenant_id)
+    if hosts is not None:
+        query = query.where(Repository.host_id.in_(hosts))
+    owners = {str(store): (name, host) for store, name, host in session.execute(query)}
+    sought = replace(
+        sought,
+        repositories=None if hosts is None else list(owners),
+        size=(min_size, max_size),
+        mtime=(int(after.timestamp()) if after else None, int(before.timestamp()) if before else None),
+    )
+    shards = range(SHARDS) if hosts is None else {uuid.UUID(store).int % SHARDS for store in owners}
+    hits: list[tuple[str, Entry, str]] = []
+    for shard in shards:
+        if not _path(home, tenant_id, shard).exists():
+            continue
+        with _open(session, home, tenant_id, shard) as store:
+            found = [hit for hit in store.search(sought, limit=limit) if hit[0] in owners]
+            numbers = {repository: store.numbers(repository) for repository in {hit[0] for hit in found}}
+            for repository, entry in found:
+                by_number = {number: borg_id for borg_id, number in numbers[repository].items()}
+                held = [number for number in by_number if entry.first <= number <= (entry.last or number)]
+                if held:
+                    hits.append((repository, entry, by_number[max(held)]))
+    hits.sort(key=lambda hit: (-hit[1].mtime, hit[1].path))
+    hits = hits[:limit]
+    keys = {(uuid.UUID(repository), borg_id) for repository, _, borg_id in hits}
+    archives = {
+        (row.repository_id, row.borg_id): row
+        for row in session.scalars(
+            select(Archive).where(tuple_(Archive.repository_id, Archive.borg_id).in_(list(keys)))
+        )
+    }
+    return [
+        FoundOut(
+            **_file(entry).model_dump(),
+            host=owners[repository][0],
+            host_id=owners[repository][1],
+            repository_id=uuid.UUID(repository),
+            archive_id=archive.id,
+            archived_at=archive.started_at,
+            gone=entry.last is not None,
+        )
+        for repository, entry, borg_id in hits
+        if (archive := archives.get((uuid.UUID(repository), borg_id)))
+    ]
+
+
+def _sought(text: str) -> Wanted:
+    """Read what a person typed: a path (with /), a glob (with * or ?), or a part of a name."""
+    text = text.strip()
+    folder, _, name = text.rpartition("/")
+    if re.search(r"[*?\[]", text):
+        literal = [part for part in re.split(r"[*?]|\[[^]]*\]", name) if part]
+        anchored = text if text.startswith("/") else f"*/{text}"
+        return Wanted(literal, pattern=re.compile(fnmatch.translate(anchored), re.IGNORECASE | re.DOTALL))
+    if not name and not folder:
+        raise Invalid("say what to look for: a part of a name, a path, or a glob such as *.conf", field="q")
+    if not name:  # etc/nginx/ asks for the folder itself
+        folder, _, name = folder.rpartition("/")
+    return Wanted([name], f"{folder}/" if folder else "")
+
+
+def _number(store: Store, archive: Archive) -> int:
+    number = store.numbers(str(archive.repository_id)).get(archive.borg_id)
+    if number is None:
+        raise Conflict("this archive is not in the catalogue: browse it on the host, or rebuild the catalogue")
+    return number
+
+
+def _archives(session: Session, repository_id: uuid.UUID, numbers: dict[str, int]) -> dict[int, Archive]:
+    query = select(Archive).where(Archive.repository_id == repository_id)
+    return {numbers[row.borg_id]: row for row in session.scalars(query) if row.borg_id in numbers}
+
+
+def _file(entry: Entry) -> FileOut:
+    return FileOut(
+        path=show(entry.path),
+        ref=to_ref(entry.path),
+        name=show(entry.path.rpartition(b"/")[2]),
+        mode=entry.mode,
+        size=entry.bytes if entry.is_directory else entry.size,
+        files=entry.files if entry.is_directory else None,
+        modified_at=datetime.fromtimestamp(max(min(entry.mtime, 2**36), -(2**35)), UTC),
+        is_directory=entry.is_directory,
+        changed=entry.changed,
+    )
+
+
+def show(path: bytes) -> str:
+    """Return a path as people read it; bytes that are no UTF-8 become a mark."""
+    return path.decode(errors="replace")
+
+
+def to_ref(path: bytes) -> str:
+    """Return a path as URLs carry it, whatever its bytes."""
+    return base64.urlsafe_b64encode(path).decode().rstrip("=")
+
+
+def from_ref(ref: str) -> bytes:
+    """Return the path of a reference; "" is the root. Raises Invalid when it is none of ours."""
+    try:
+        path = base64.b64decode(ref + "=" * (-len(ref) % 4), b"-_", validate=True)
+    except ValueError as error:
+        raise Invalid("the reference to a path is not one that a list returned", field="ref") from error
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts or b"\0" in path:
+        raise Invalid("the reference to a path is not one that a list returned", field="ref")
+    return b"/" + b"/".join(parts)
+
+
+def name_ref(row: FileOut) -> str:
+    """Return the reference of an entry's last part, which is where the next page goes on."""
+    return to_ref(b"/" + from_ref(row.ref).rpartition(b"/")[2])

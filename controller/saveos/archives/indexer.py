@@ -1,0 +1,44 @@
+"""The loop that indexes listings: a thread of the worker, so that nothing waits for it."""
+
+import logging
+import threading
+from pathlib import Path
+
+import sqlcipher3.dbapi2 as sqlite
+from sqlalchemy.exc import OperationalError
+
+from saveos.archives import catalogue
+from saveos.core.database import Database
+
+EVERY = 2.0  # seconds between looks
+
+log = logging.getLogger(__name__)
+
+
+class Indexer:
+    """Indexes what waits until stopped; what a kill interrupts is done again from its beginning."""
+
+    def __init__(self, home: Path, database: Database) -> None:
+        self._home = home
+        self._database = database
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a listing under way is left to the next start."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(EVERY):
+            try:
+                while not self._stopping.is_set() and catalogue.index_next(self._database, self._home):
+                    pass
+            except (OperationalError, sqlite.OperationalError) as error:
+                log.warning("the catalogue waits for its database: %s", error)
+            except Exception:
+                log.exception("the catalogue's loop stumbled; it goes on")

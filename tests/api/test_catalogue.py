@@ -1,0 +1,241 @@
+"""The catalogue over HTTP: a host sends listings, people browse, compare, find; a killed part is done again."""
+
+import base64
+import gzip
+import stat
+import uuid
+from datetime import timedelta
+
+import pytest
+from saveos.archives import catalogue
+from saveos.core.clock import now
+
+
+def told(path: bytes, size: int = 1, kind: int = stat.S_IFREG | 0o644) -> bytes:
+    return f"{stat.filemode(kind)} {size} 2026-11-23T04:00:00.000000 ".encode() + path.lstrip(b"/") + b"\0"
+
+
+def folder(path: bytes) -> bytes:
+    return told(path, 0, stat.S_IFDIR | 0o755)
+
+
+class Sender:
+    """A host that backs itself up and sends listings."""
+
+    def __init__(self, api, database, home, name="web1"):
+        self.api, self.database, self.home, self.name = api, database, home, name
+        self.host = api.made("/hosts", {"name": name})
+        self.token = api.agent_token(self.host["id"])
+        self.repository = api.get(f"/repositories?host={name}").json()["items"][0]["id"]
+        self.made = 0
+
+    def archive(self, files: int | None = None) -> str:
+        """Check one run with an archive in; return Borg's id of it."""
+        self.made += 1
+        at = (now() - timedelta(hours=10 - self.made)).isoformat()
+        borg_id = uuid.uuid4().hex * 2
+        run = {
+            "run_id": str(uuid.uuid4()),
+            "kind": "backup",
+            "state": "succeeded",
+            "started_at": at,
+            "finished_at": at,
+            "results": [
+                {
+                    "repository_id": self.repository,
+                    "state": "succeeded",
+                    "archive": {"id": borg_id, "name": f"a{self.made}", "started_at": at, "nfiles": files},
+                }
+            ],
+        }
+        assert self.api.post("/agents/checkins", {"runs": [run]}, token=self.token).json()["accepted"] == 1
+        return borg_id
+
+    def wanted(self):
+        return self.api.get(f"/agents/catalogue/{self.repository}", token=self.token).json()
+
+    def put(self, borg_id, data, **query):
+        asked = "&".join(f"{key}={value}" for key, value in query.items())
+        url = f"/agents/catalogue/{self.repository}/{borg_id}?{asked}"
+        return self.api.call("PUT", url, content=data, token=self.token)
+
+    def send(self, *records: bytes, base: str = "", files: int | None = None) -> str:
+        """Back up, send the listing, let the worker index it; return the archive's id."""
+        borg_id = self.archive(files)
+        answer = self.put(borg_id, gzip.compress(b"".join(records)), base=base, last="true")
+        assert answer.status_code == 200, answer.text
+        while catalogue.index_next(self.database, self.home):
+            pass
+        return self.id_of(borg_id)
+
+    def id_of(self, borg_id: str) -> str:
+        rows = self.api.get(f"/archives?host={self.name}&limit=200").json()["items"]
+        return next(row["id"] for row in rows if row["borg_id"] == borg_id)
+
+    def newest(self) -> str:
+        return self.api.get(f"/archives?host={self.name}").json()["items"][0]["borg_id"]
+
+
+@pytest.fixture
+def sender(api, database, installation):
+    api.made("/hosts", {"name": "vault", "is_agent": False, "is_storage_server": True})
+    return Sender(api, database, installation.home)
+
+
+def files(api, archive, path="/", **more):
+    query = "".join(f"&{key}={value}" for key, value in more.items())
+    return api.get(f"/archives/{archive}/files?path={path}{query}")
+
+
+def test_a_listing_is_browsed_by_directory_with_sizes_and_pages(api, sender):
+    archive = sender.send(folder(b"srv"), *(told(b"srv/%03d" % n, n) for n in range(5)), told(b"odd\xff\n", 7))
+    top = files(api, archive).json()["items"]
+    assert [(each["name"], each["is_directory"], each["size"], each["files"]) for each in top] == [
+        ("odd�\n", False, 7, None),
+        ("srv", True, 10, 5),
+    ]
+    page = files(api, archive, "/srv", limit=2).json()
+    assert [each["path"] for each in page["items"]] == ["/srv/000", "/srv/001"]
+    page = files(api, archive, "/srv", limit=2, cursor=page["next"]).json()
+    assert [each["path"] for each in page["items"]] == ["/srv/002", "/srv/003"]
+    page = files(api, archive, "/srv", limit=2, cursor=page["next"]).json()
+    assert ([each["path"] for each in page["items"]], page["next"]) == (["/srv/004"], None)
+    versions = api.get(f"/archives/{archive}/versions?ref={top[0]['ref']}").json()
+    assert [each["size"] for each in versions] == [7]
+    assert base64.urlsafe_b64decode(top[0]["ref"] + "==") == b"/odd\xff\n"
+
+
+def test_changes_are_sent_since_the_archive_that_the_catalogue_has(api, sender):
+    first = sender.send(folder(b"etc"), told(b"etc/a", 1), told(b"etc/b", 2))
+    known = sender.newest()
+    second = sender.send(told(b"etc/b", 3), told(b"etc/c", 4), b"gone 0 0 etc/a\0", base=known)
+    assert [(e["name"], e["size"], e["changed"]) for e in files(api, second, "/etc").json()["items"]] == [
+        ("b", 3, "changed"),
+        ("c", 4, "new"),
+    ]
+    found = api.get(f"/archives/{first}/compare/{second}").json()["items"]
+    assert [(e["path"], e["kind"]) for e in found] == [
+        ("/etc/a", "removed"),
+        ("/etc/b", "changed"),
+        ("/etc/c", "added"),
+    ]
+    assert [e["kind"] for e in api.get(f"/archives/{second}/compare/{first}").json()["items"]] == [
+        "added",
+        "changed",
+        "removed",
+    ]
+    versions = api.get(f"/archives/{first}/versions?path=/etc/b").json()
+    assert [(e["size"], e["archive_id"], e["last_at"] is None) for e in versions] == [
+        (3, second, True),
+        (2, first, False),
+    ]
+
+
+def test_a_file_that_is_gone_is_found_in_the_archive_that_has_it(api, sender):
+    first = sender.send(folder(b"home"), told(b"home/Report.odt", 9), told(b"home/keep", 1))
+    sender.send(folder(b"home"), told(b"home/keep", 1))
+    hit = api.get("/find?q=report").json()
+    assert [(e["path"], e["host"], e["gone"], e["archive_id"]) for e in hit] == [
+        ("/home/Report.odt", "web1", True, first)
+    ]
+    for query in ("*.odt", "home/rep", "/home/Report.odt", "report&host=web1&min_size=9"):
+        assert [e["path"] for e in api.get(f"/find?q={query}").json()] == ["/home/Report.odt"], query
+    for query in ("report&host=vault", "report&max_size=8", "*.pdf", "etc/rep"):
+        assert api.get(f"/find?q={query}").json() == [], query
+    assert api.get("/find?q=/").status_code == 422
+
+
+def test_an_interrupted_upload_goes_on_where_it_broke(api, sender):
+    borg_id = sender.archive()
+    data = gzip.compress(told(b"a") * 1 + told(b"b"))
+    assert sender.wanted() == {"archive": borg_id, "base": None, "received": {"": 0}}
+    assert sender.put(borg_id, data[:10]).json() == {"received": 10}
+    assert sender.wanted()["received"] == {"": 10}
+    assert sender.put(borg_id, data[20:], offset=20).status_code == 409
+    assert sender.put(borg_id, data[10:], offset=10, last="true").json() == {"received": len(data)}
+    assert sender.wanted()["archive"] is None
+    assert catalogue.index_next(sender.database, sender.home)
+    assert not catalogue.index_next(sender.database, sender.home)
+    assert [e["name"] for e in files(api, sender.id_of(borg_id)).json()["items"]] == ["a", "b"]
+    waiting = sender.home / "catalogue" / "incoming"
+    assert [each for each in waiting.rglob("*") if each.is_file()] == []
+
+
+def test_an_index_killed_after_its_store_was_written_is_finished_at_the_next_start(api, sender, monkeypatch):
+    borg_id = sender.archive()
+    sender.put(borg_id, gzip.compress(told(b"a")), last="true")
+    index = catalogue._index
+
+    def killed(*arguments):
+        index(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalogue, "_index", killed)
+    with pytest.raises(KeyboardInterrupt):
+        catalogue.index_next(sender.database, sender.home)
+    monkeypatch.setattr(catalogue, "_index", index)
+    assert catalogue.index_next(sender.database, sender.home)
+    assert [e["name"] for e in files(api, sender.id_of(borg_id)).json()["items"]] == ["a"]
+
+
+def test_a_listing_that_cannot_be_used_says_why_and_is_not_browsed(api, sender):
+    broken = sender.archive()
+    sender.put(broken, b"no gzip", last="true")
+    assert catalogue.index_next(sender.database, sender.home)
+    row = api.get(f"/archives/{sender.id_of(broken)}").json()
+    assert (row["catalogue"], row["catalogue_error"]) == ("failed", "the listing is no gzip file")
+    assert files(api, sender.id_of(broken)).status_code == 409
+
+
+def test_changes_that_refer_to_nothing_known_are_asked_for_in_full(api, sender):
+    archive = sender.send(told(b"a"), base="ab" * 32)
+    assert api.get(f"/archives/{archive}").json()["catalogue"] == "none"
+    assert sender.wanted()["base"] is None
+
+
+def test_a_repository_s_part_is_dropped_and_built_anew_with_the_same_answers(api, sender):
+    archive = sender.send(folder(b"etc"), told(b"etc/a", 1))
+    before = files(api, archive, "/etc").json()
+    answer = api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None)
+    assert answer.status_code == 202, answer.text
+    assert files(api, archive, "/etc").status_code == 409
+    wanted = sender.wanted()
+    assert wanted["archive"] == sender.newest()
+    sender.put(wanted["archive"], gzip.compress(folder(b"etc") + told(b"etc/a", 1)), last="true")
+    assert catalogue.index_next(sender.database, sender.home)
+    assert files(api, archive, "/etc").json() == before
+
+
+def test_a_damaged_store_is_dropped_by_a_rebuild(api, sender):
+    sender.send(told(b"a"))
+    for path in (sender.home / "catalogue").rglob("*.db"):
+        path.write_bytes(b"x" * 8192)
+    for path in (sender.home / "catalogue").rglob("*.db-*"):
+        path.unlink()
+    assert api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None).status_code == 202
+    assert sender.wanted()["archive"] == sender.newest()
+
+
+def test_a_host_cannot_send_for_another(api, sender):
+    other = Sender(api, sender.database, sender.home, "web2")
+    borg_id = sender.archive()
+    assert other.api.get(f"/agents/catalogue/{sender.repository}", token=other.token).status_code == 404
+    answer = other.api.call(
+        "PUT", f"/agents/catalogue/{sender.repository}/{borg_id}?last=true", content=b"", token=other.token
+    )
+    assert answer.status_code == 404
+
+
+def test_changes_that_do_not_explain_the_number_of_files_are_asked_for_in_full(api, sender):
+    """A file that is gone is in no list of changes; only the archive's count tells of it."""
+    sender.send(told(b"a"), told(b"b"), told(b"c"), files=3)
+    known = sender.newest()
+    lost = sender.send(told(b"d"), base=known, files=3)
+    assert api.get(f"/archives/{lost}").json()["catalogue"] == "none"
+    assert sender.wanted()["base"] is None
+    sender.put(sender.newest(), gzip.compress(told(b"b") + told(b"c") + told(b"d")), last="true")
+    assert catalogue.index_next(sender.database, sender.home)
+    assert [each["name"] for each in files(api, lost).json()["items"]] == ["b", "c", "d"]
+    known = sender.newest()
+    kept = sender.send(told(b"d", 5), told(b"e"), base=known, files=4)
+    assert [each["name"] for each in files(api, kept).json()["items"]] == ["b", "c", "d", "e"]
