@@ -18,16 +18,18 @@ from saveos.accounts.models import Tenant, User
 from saveos.accounts.service import create_user
 from saveos.alerts import service as alerts
 from saveos.archives.models import Archive
-from saveos.checkins.models import Run
+from saveos.checkins.models import Run, RunningBackup
+from saveos.core import security
 from saveos.core.clock import now
 from saveos.core.database import new_id
 from saveos.core.security import hash_password
+from saveos.enrolment.models import EnrolmentToken, Registration
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.jobs.models import Job, JobHost, JobLog
 from saveos.policies.models import Policy
 from saveos.repositories.models import Repository
 from saveos.restores.models import Restore
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 PASSWORD = "correct horse battery"  # of the users marie (admin) and vera (viewer)
@@ -72,6 +74,8 @@ def seed(session: Session, count: int = 60) -> Seeded:
     repositories = _repositories(session, tenant_id, hosts, store)
     archives = _history(session, tenant_id, hosts, repositories, chance, days=30 if count <= 500 else 14)
     session.flush()
+    _heartbeats(session, tenant_id, hosts)
+    _enrolment(session, tenant_id, hosts)
     _alerts(session, tenant_id)
     return _jobs(session, tenant_id, hosts, archives, chance)
 
@@ -154,6 +158,109 @@ def _hosts(
         )
     session.execute(insert(Host), rows)
     return rows
+
+
+def _heartbeats(session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, Any]]) -> None:
+    """What agents tell between runs: some are on a backup, one has a wrong clock, one a full disk."""
+    alive = [host for host in hosts if host["seen_at"] > now() - timedelta(hours=1)]
+    rows = []
+    for number, host in enumerate(alive):
+        full, skewed = number == 3, number == 5
+        disks = [
+            {
+                "path": "/",
+                "total": 50 << 30,
+                "free": (1 if full else 31) << 30,
+                "inodes": 3276800,
+                "inodes_free": 3000000,
+            },
+            {"path": "/srv", "total": 900 << 30, "free": 410 << 30, "inodes": None, "inodes_free": None},
+        ]
+        beat = {
+            "at": host["seen_at"].isoformat(),
+            "init": "systemd",
+            "boot_time": (now() - timedelta(days=41)).isoformat(),
+            "disks": disks,
+            "load": [0.42, 0.31, 0.2],
+            "cpus": 4,
+            "memory": {"total": 16 << 30, "available": 9 << 30},
+            "clock_synchronised": not skewed,
+            "next_run_at": (now() + timedelta(hours=9)).isoformat(),
+            "running": None,
+            "spool": 2 if number == 7 else 0,
+        }
+        rows.append(
+            {
+                "id": host["id"],
+                "heartbeat": beat,
+                "heartbeat_at": host["seen_at"],
+                "clock_skew": 340.0 if skewed else 0.2,
+                "disk_free_share": 0.02 if full else 0.45,
+            }
+        )
+    session.execute(update(Host), rows)
+    for number, host in enumerate(alive[:3]):
+        read = (host["last_size"] or 1 << 30) * (number + 1) // 4
+        session.add(
+            RunningBackup(
+                host_id=host["id"],
+                tenant_id=tenant_id,
+                run_id=new_id(),
+                kind="backup",
+                trigger="timer",
+                phase="create",
+                started_at=now() - timedelta(minutes=4 * number + 2),
+                files=48211 * (number + 1),
+                original_size=read,
+                compressed_size=read // 2,
+                deduplicated_size=read // 40,
+                updated_at=now() + timedelta(hours=1),  # for as long as tests look
+            )
+        )
+
+
+def _enrolment(session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, Any]]) -> None:
+    """Tokens of each kind, and hosts that asked: one waits, one failed, one is in."""
+    token = EnrolmentToken(
+        tenant_id=tenant_id,
+        name="rack 7",
+        hash=security.token_hash("rack 7"),
+        expires_at=now() + timedelta(hours=6),
+        max_uses=20,
+        uses=3,
+        groups=["web"],
+        tags=["par1"],
+        created_by="marie",
+    )
+    old = EnrolmentToken(
+        tenant_id=tenant_id,
+        name="trial",
+        hash=security.token_hash("trial"),
+        expires_at=now() - timedelta(days=6),
+        max_uses=1,
+        policy="default",
+        pre_approved=True,
+        created_by="marie",
+    )
+    session.add_all((token, old))
+    session.flush()
+    states = (("waiting", "", None), ("failed", "The host refused the controller's SSH key.", None))
+    for number, (state, reason, host) in enumerate((*states, ("done", "", hosts[1]))):
+        session.add(
+            Registration(
+                tenant_id=tenant_id,
+                token_id=token.id,
+                host_id=host["id"] if host else None,
+                name=host["name"] if host else f"new-{number + 1}.par1.example.net",
+                address=f"198.51.100.{number + 20}",
+                ssh_host_keys=[KEY],
+                agent_token_sha256=security.token_hash(f"agent {number}"),
+                os="Debian 13",
+                peer=f"198.51.100.{number + 20}",
+                state=state,
+                reason=reason,
+            )
+        )
 
 
 def _groups(session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, Any]]) -> None:

@@ -46,8 +46,7 @@ def restore(page: View, archive_id: uuid.UUID, paths: list[str], destination: st
     try:
         asked = RestoreIn(archive=str(archive_id), paths=paths, destination=destination)
     except ValidationError as error:
-        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise Invalid(message[:1].upper() + message[1:] + ".") from error
+        raise Invalid(sentence(str(error.errors()[0]["msg"]).removeprefix("Value error, "))) from error
     _, job = restores.request(
         page.session,
         page.tenant_id,
@@ -65,3 +64,8 @@ def restore(page: View, archive_id: uuid.UUID, paths: list[str], destination: st
 def flash(job: Job) -> str:
     """Return the toast's code for a job that was started."""
     return f"started:{job.operation}:{job.id}"
+
+
+def sentence(detail: str) -> str:
+    """Return a problem's detail as a sentence: services begin it small, to stand after a name."""
+    return detail[:1].upper() + detail[1:] + ("" if detail.endswith((".", "?", "!")) else ".")

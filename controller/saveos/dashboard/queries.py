@@ -5,29 +5,36 @@ Each is a fixed number of queries, whatever the number of rows shown.
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
+from saveos.accounts.models import Audit
 from saveos.alerts.models import UNRESOLVED, Alert
 from saveos.archives.models import Archive
-from saveos.checkins.models import Run
+from saveos.checkins.models import Run, RunningBackup
+from saveos.checkins.service import RUNNING_FOR
 from saveos.core.clock import now
 from saveos.core.cron import next_run
 from saveos.dashboard import words
+from saveos.enrolment.models import Registration
 from saveos.hosts.models import Group, Host
 from saveos.hosts.service import protection
 from saveos.jobs.models import ACTIVE, Job, JobHost
+from saveos.policies.models import Policy
 from saveos.repositories.models import Repository
 
 HISTORY_DAYS = 14
 PROBLEM_STATES = ("partial", "failed", "timed_out", "lost")
 OLDER_SECONDS = 300
 _older: dict[tuple[str, uuid.UUID, date], tuple[float, dict[date, dict[str, int]]]] = {}
+TAGS_SECONDS = 30
+_tags: dict[tuple[str, uuid.UUID], tuple[float, list[str]]] = {}
 _WORST = {"none": 0, "good": 1, "warn": 2, "bad": 3}
 _RUN_TONE = {"succeeded": "good", "warning": "warn", "failed": "bad"}
 
@@ -40,6 +47,33 @@ class HostRow:
     protection: words.Shown
     days: list[str]
     next_run_at: datetime | None
+    running: "Running | None" = None
+    drift: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """A backup or restore that goes on; `share` (0 to 1) is against the size of the last archive."""
+
+    host_id: uuid.UUID
+    host_name: str
+    run: RunningBackup
+    share: float | None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was heard of it for two minutes; agents tell at least once a minute."""
+        return self.run.updated_at < now() - timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that happened to a host: a run, or what a person did, as the audit trail has it."""
+
+    id: uuid.UUID
+    at: datetime
+    run: Run | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -87,18 +121,81 @@ def count_alerts(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
 def host_rows(session: Session, hosts: Sequence[Host]) -> list[HostRow]:
     """Return hosts for a list, with the last days of all of them in one query."""
     at = now()
-    days = days_of(session, [host.id for host in hosts])
+    ids = [host.id for host in hosts]
+    days, running = days_of(session, ids), running_on(session, ids)
     return [
-        HostRow(host, words.protections[protection(host, at)], days[host.id], next_run_of(host, at))
+        HostRow(
+            host,
+            words.protections[protection(host, at)],
+            days[host.id],
+            next_run_of(host, at),
+            running.get(host.id),
+        )
         for host in hosts
     ]
+
+
+def running_on(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Running]:
+    """Return what goes on at these hosts now, by host."""
+    rows = _running(session, [RunningBackup.host_id.in_(host_ids)], len(host_ids))
+    return {row.host_id: row for row in rows}
+
+
+def running_now(session: Session, tenant_id: uuid.UUID, limit: int = 8) -> list[Running]:
+    """Return the backups and restores that go on, the longest first."""
+    return _running(session, [RunningBackup.tenant_id == tenant_id], limit)
+
+
+def count_running(session: Session, tenant_id: uuid.UUID) -> int:
+    """Return how many backups and restores go on."""
+    fresh = RunningBackup.updated_at >= now() - RUNNING_FOR
+    return session.scalar(select(func.count()).where(RunningBackup.tenant_id == tenant_id, fresh)) or 0
+
+
+def _running(session: Session, where: list[ColumnElement[bool]], limit: int) -> list[Running]:
+    query = (
+        select(RunningBackup, Host.name, Host.last_size)
+        .join(Host, Host.id == RunningBackup.host_id)
+        .where(*where, RunningBackup.updated_at >= now() - RUNNING_FOR)
+        .order_by(RunningBackup.started_at)
+        .limit(limit)
+    )
+    return [
+        Running(run.host_id, name, run, _share(run, last_size))
+        for run, name, last_size in session.execute(query).tuples()
+    ]
+
+
+def _share(run: RunningBackup, last_size: int | None) -> float | None:
+    """Return how far a backup is, supposing that it becomes as large as the last one; never quite all."""
+    if run.kind != "backup" or not last_size or run.original_size is None:
+        return None
+    return min(run.original_size / last_size, 0.99)
+
+
+def host_acts(session: Session, host: Host, before: tuple[datetime, uuid.UUID] | None, limit: int) -> list[Act]:
+    """Return up to `limit` of a host's runs and of the acts on it, newest first, before a time and id."""
+    runs = select(Run).where(Run.host_id == host.id)
+    audit = select(Audit).where(
+        Audit.tenant_id == host.tenant_id,
+        Audit.object.in_((f"host:{host.name}", f"host:{host.id}", f"hosts/{host.name}", f"hosts/{host.id}")),
+    )
+    if before:
+        at, key = before
+        runs = runs.where(or_(Run.started_at < at, and_(Run.started_at == at, Run.id < key)))
+        audit = audit.where(or_(Audit.at < at, and_(Audit.at == at, Audit.id < key)))
+    latest = session.scalars(runs.order_by(Run.started_at.desc(), Run.id.desc()).limit(limit))
+    acts = [Act(run.id, run.started_at, run=run) for run in latest]
+    done = session.scalars(audit.order_by(Audit.at.desc(), Audit.id.desc()).limit(limit))
+    acts += [Act(row.id, row.at, audit=row) for row in done]
+    return sorted(acts, key=lambda act: (act.at, act.id), reverse=True)[:limit]
 
 
 def next_run_of(host: Host, at: datetime) -> datetime | None:
     """Return when a host's own timer starts its next backup, before jitter."""
     policy: Any = host.policy
     runs = policy is not None and host.is_agent and host.state in ("pending", "enrolled")
-    return next_run(policy.schedule, at) if runs else None
+    return next_run(policy.schedule, at, policy.zone) if runs else None
 
 
 def days_of(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[str]]:
@@ -134,6 +231,57 @@ def groups(session: Session, tenant_id: uuid.UUID) -> list[str]:
     """Return the names of the groups, at most 500."""
     query = select(Group.name).where(Group.tenant_id == tenant_id).order_by(Group.name).limit(500)
     return list(session.scalars(query))
+
+
+def hosts_by_id(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Host]:
+    """Return hosts by id."""
+    return {host.id: host for host in session.scalars(select(Host).where(Host.id.in_(host_ids)))}
+
+
+def registrations(
+    session: Session,
+    tenant_id: uuid.UUID,
+    *,
+    token_id: uuid.UUID | None,
+    state: str,
+    before: uuid.UUID | None,
+    limit: int,
+) -> list[Registration]:
+    """Return up to `limit` hosts that asked to join, newest first; of one token or state, or of all."""
+    query = select(Registration).where(Registration.tenant_id == tenant_id)
+    if token_id:
+        query = query.where(Registration.token_id == token_id)
+    if state:
+        query = query.where(Registration.state == state)
+    if before:
+        query = query.where(Registration.id < before)
+    return list(session.scalars(query.order_by(Registration.id.desc()).limit(limit)))
+
+
+def count_waiting(session: Session, tenant_id: uuid.UUID) -> int:
+    """Return how many hosts wait for approval."""
+    query = select(func.count()).where(Registration.state == "waiting", Registration.tenant_id == tenant_id)
+    return session.scalar(query) or 0
+
+
+def policies(session: Session, tenant_id: uuid.UUID) -> list[str]:
+    """Return the names of the policies, at most 500."""
+    query = select(Policy.name).where(Policy.tenant_id == tenant_id).order_by(Policy.name).limit(500)
+    return list(session.scalars(query))
+
+
+def tags(session: Session, tenant_id: uuid.UUID) -> list[str]:
+    """Return the tags of hosts by name, the 200 most frequent; counted twice a minute at most."""
+    key = (str(session.get_bind().engine.url), tenant_id)
+    kept_at, found = _tags.get(key, (0.0, []))
+    if time.monotonic() - kept_at > TAGS_SECONDS or not kept_at:
+        query = select(Host.tags).where(Host.tenant_id == tenant_id, Host.state != "decommissioned")
+        counts = Counter(tag for row in session.scalars(query) for tag in row)
+        found = sorted(tag for tag, _ in counts.most_common(200))
+        if len(_tags) > 1000:
+            _tags.clear()
+        _tags[key] = (time.monotonic(), found)
+    return found
 
 
 def job_rows(session: Session, jobs: Sequence[Job]) -> list[JobRow]:

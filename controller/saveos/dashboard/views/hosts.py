@@ -5,11 +5,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
+from pydantic import ValidationError
 
 from saveos.archives import service as archives
+from saveos.checkins.schemas import HeartbeatTold
+from saveos.checkins.service import SKEW_SECONDS
 from saveos.core.clock import now
 from saveos.core.i18n import SIZE_UNITS, gettext, language
-from saveos.core.pagination import decode_id, encode_cursor, split
+from saveos.core.pagination import decode_id, decode_time_and_id, encode_cursor, split, time_and_id
 from saveos.dashboard import queries, words
 from saveos.dashboard.rendering import View, url, view
 from saveos.hosts import groups, service, ssh_keys
@@ -31,24 +34,44 @@ def list_hosts(
     protection: Filter = "",
     group: Filter = "",
     tag: Filter = "",
+    policy: Filter = "",
     cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> Response:
     """List hosts, filtered and in pages."""
-    filters = {"q": q.strip(), "protection": protection, "group": group, "tag": tag}
-    found = service.list_hosts(page.session, page.tenant_id, **filters, cursor=cursor or None, limit=LIMIT + 1)
+    filters = {
+        "q": q.strip(),
+        "protection": protection,
+        "group": group,
+        "tag": tag,
+        "policy": policy,
+        "drift": "",
+    }
+    given = {key: value for key, value in filters.items() if value}
+    found = service.list_hosts(page.session, page.tenant_id, **given, cursor=cursor or None, limit=LIMIT + 1)
     rows, following = split(found, LIMIT, lambda host: [host.name])
     counts = service.count_protection(page.session, page.tenant_id)
     return page.render(
         "hosts/list.html",
         rows=queries.host_rows(page.session, rows),
         filters=filters,
-        groups=queries.groups(page.session, page.tenant_id),
+        choices=_choices(page),
         total=sum(counts.values()),
+        matching=service.count_hosts(page.session, page.tenant_id, **given),
+        filtered=bool(given),
         chips=_chips(counts, filters),
-        without_tag=url("/hosts", **filters | {"tag": ""}),
         first_page=url("/hosts", **filters) if cursor else "",
         next_page=url("/hosts", **filters, cursor=following) if following else "",
     )
+
+
+def _choices(page: View) -> list[tuple[str, str, str, list[str]]]:
+    """Return the list's select fields that have values: name, label, the entry for none, values."""
+    every = [
+        ("group", gettext("Group"), gettext("All groups"), queries.groups(page.session, page.tenant_id)),
+        ("policy", gettext("Policy"), gettext("All policies"), queries.policies(page.session, page.tenant_id)),
+        ("tag", gettext("Tag"), gettext("All tags"), queries.tags(page.session, page.tenant_id)),
+    ]
+    return [each for each in every if each[3]]
 
 
 def _chips(counts: dict[str, int], filters: dict[str, str]) -> list[dict[str, Any]]:
@@ -88,6 +111,8 @@ def show_host(page: Reader, name: str) -> Response:
         chart=_chart(page, host),
         days=queries.days_of(page.session, [host.id])[host.id],
         fingerprints=[_fingerprint(key) for key in host.ssh_host_keys],
+        heartbeat=_heartbeat(host),
+        running=queries.running_on(page.session, [host.id]).get(host.id),
         groups=groups.group_names(page.session, [host.id]).get(host.id, []),
         last_error=latest.error if latest and latest.state == "failed" else "",
         next_run_at=queries.next_run_of(host, now()),
@@ -100,12 +125,34 @@ def show_host(page: Reader, name: str) -> Response:
     )
 
 
+def _heartbeat(host: Host) -> dict[str, Any] | None:
+    """Return what the host told of itself last, read with care; None where it sends no heartbeats."""
+    if host.heartbeat_at is None:
+        return None
+    try:
+        told = HeartbeatTold.model_validate(host.heartbeat | {"versions": {}})
+    except ValidationError:
+        return None
+    disks = [
+        {"path": disk.path, "free": disk.free, "total": disk.total, "used": 1 - disk.free / disk.total}
+        for disk in told.disks
+        if disk.total
+    ]
+    skew = host.clock_skew
+    return {
+        "told": told,
+        "disks": disks,
+        "skew": skew,
+        "is_skewed": skew is not None and abs(skew) > SKEW_SECONDS,
+        "load": " ".join(f"{each:.2f}" for each in told.load),
+    }
+
+
 def _tab(page: View, host: Host, tab: str, template: str = "", **values: Any) -> Response:
     """Render one tab of a host."""
-    tabs = [("", gettext("Overview")), ("jobs", gettext("Jobs"))]
+    tabs = [("", gettext("Overview")), ("jobs", gettext("Jobs")), ("activity", gettext("Activity"))]
     if host.is_agent:
-        tabs[1:1] = [("archives", gettext("Archives"))]
-        tabs.append(("policy", gettext("Policy")))
+        tabs[1:1] = [("archives", gettext("Archives")), ("policy", gettext("Policy"))]
     shown = words.protections[service.protection(host, now())]
     return page.render(
         f"hosts/{template or tab}.html", host=host, tab=tab, tabs=tabs, protection=shown, **values
@@ -175,6 +222,25 @@ def list_host_jobs(page: Reader, name: str, cursor: Annotated[str, Query(max_len
         host,
         "jobs",
         jobs=queries.job_rows(page.session, found[:LIMIT]),
+        first_page=path if cursor else "",
+        next_page=url(path, cursor=following) if following else "",
+    )
+
+
+@router.get("/hosts/{name}/activity")
+def list_host_activity(
+    page: Reader, name: str, cursor: Annotated[str, Query(max_length=1000)] = ""
+) -> Response:
+    """List what happened at a host: its runs, and what people did to it."""
+    host = service.get_host(page.session, page.tenant_id, name)
+    found = queries.host_acts(page.session, host, decode_time_and_id(cursor or None), LIMIT + 1)
+    acts, following = split(found, LIMIT, lambda act: time_and_id(act.at, act.id))
+    path = f"/hosts/{host.name}/activity"
+    return _tab(
+        page,
+        host,
+        "activity",
+        acts=acts,
         first_page=path if cursor else "",
         next_page=url(path, cursor=following) if following else "",
     )
