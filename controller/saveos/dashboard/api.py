@@ -3,10 +3,23 @@
 from fastapi import APIRouter, Depends, FastAPI
 
 from saveos.dashboard.rendering import localise, problem_page
-from saveos.dashboard.views import accounts, add_host, alerts, archives, feed, find, hosts, jobs, overview
+from saveos.dashboard.views import (
+    accounts,
+    add_host,
+    alerts,
+    archives,
+    bulk,
+    enrol,
+    feed,
+    find,
+    hosts,
+    jobs,
+    overview,
+    schedules,
+)
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
-for each in (overview, add_host, hosts, jobs, archives, alerts, find, accounts):
+for each in (overview, add_host, bulk, enrol, hosts, jobs, archives, alerts, schedules, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)
 
