@@ -5,20 +5,14 @@ data. No I/O."""
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import uuid
 
-import yaml
 from ansible.errors import AnsibleFilterError
-from ansible.utils.vars import merge_hash
-from ansible_collections.saveos.fleet.plugins.module_utils.borg import ssh_command
+from ansible_collections.saveos.fleet.plugins.module_utils import policy as rendering
 from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import check_id
 
-HEADER = "# Made by SaveOS from the policy in the inventory; changes made here are lost.\n"
 NAMESPACE = uuid.UUID("361e6d51-faec-444a-9079-341386da8e2e")  # the one of ansible.builtin.to_uuid
-RETENTION = ("keep_within", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 NAMES = {
     "month": ("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
@@ -226,105 +220,29 @@ def agent_entries(repositories, etc):
 
 def borgmatic_configs(repositories, policy):
     """By repository id, the text of its borgmatic configuration."""
-    texts = {}
-    for repository in repositories:
-        plain = json.loads(json.dumps(borgmatic_config(policy, repository)))  # without Ansible's tags
-        texts[repository["id"]] = HEADER + yaml.safe_dump(
-            plain, sort_keys=False, allow_unicode=True, width=1000
-        )
-    return texts
+    return _told(rendering.borgmatic_configs, repositories, policy)
 
 
 def borgmatic_config(policy, repository):
-    """One repository's borgmatic configuration, as a mapping.
-
-    policy: host, etc, state, sources, excludes, exclude_caches, retention, compression, upload_rate_limit,
-    hooks, overrides.
-    """
-    host, etc, state = policy["host"], policy["etc"], policy["state"]
-    if not policy["sources"]:
-        raise AnsibleFilterError(
-            f"the policy of {host} has no sources: set agent_sources to the paths to back up"
-        )
-    for source in policy["sources"]:
-        if not str(source).startswith("/"):
-            raise AnsibleFilterError(f"agent_sources of {host}: {source!r} is not an absolute path")
-    secrets = [f"{etc}/repositories", f"{etc}/token", f"{etc}/ssh/id_ed25519", state]
-    own = secrets + ([repository["path"]] if repository["kind"] == "local" else [])
-    config = {
-        "source_directories": list(policy["sources"]),
-        "repositories": [{"path": repository["url"], "label": repository["label"]}],
-        "exclude_patterns": [*policy["excludes"], *(f"pp:{path}" for path in own)],
-        "exclude_caches": bool(policy["exclude_caches"]),
-        "compression": policy["compression"],
-        "archive_name_format": re.sub(r"[^\w.-]", "-", host) + "-{now:%Y-%m-%dT%H:%M:%S}",
-        "match_archives": "*",
-        "local_path": "/opt/saveos/bin/borg",
-        "encryption_passphrase": f"{{credential file {etc}/repositories/{repository['id']}/passphrase}}",
-        "borg_base_directory": f"{state}/borg",
-        "user_state_directory": f"{state}/borg",
-        "bootstrap": {"store_config_files": False},
-        "lock_wait": 60,
-        "checks": [{"name": "disabled"}],
-        **{key: policy["retention"][key] for key in RETENTION if policy["retention"].get(key)},
-    }
-    if repository["kind"] == "ssh":
-        config["ssh_command"] = ssh_command(etc)
-    if not any(str(key).endswith("_databases") for key in policy["overrides"]):
-        config["unsafe_skip_path_validation_before_create"] = (
-            True  # saves a dry run; only database dumps need it
-        )
-    if policy["upload_rate_limit"]:
-        config["upload_rate_limit"] = int(policy["upload_rate_limit"])
-    if commands := _commands(policy["hooks"], etc):
-        config["commands"] = commands
-    return merge_hash(config, policy["overrides"], recursive=True)
-
-
-MOMENTS = {
-    "before": {"before": "action", "when": ["create"]},
-    "after": {"after": "action", "when": ["create"], "states": ["finish"]},
-    "on_error": {"after": "error"},
-}
+    """One repository's borgmatic configuration, as a mapping."""
+    return _told(rendering.borgmatic_config, policy, repository)
 
 
 def hook_files(policy):
-    """The files that hold the commands of a policy's hooks, {path: command}.
-
-    Hooks may hold secrets, and a command line is seen by everybody on the host while it runs.
-    """
-    _check_hooks(policy["hooks"])
-    return {
-        _hook_file(policy["etc"], name, number): command
-        for name in MOMENTS
-        for number, command in enumerate(policy["hooks"].get(name) or [], 1)
-    }
+    """The files that hold the commands of a policy's hooks, {path: command}."""
+    return _told(rendering.hook_files, policy)
 
 
-def _hook_file(etc, name, number):
-    return f"{etc}/hooks/{name}-{number}"
+def password_files(policy):
+    """The files that hold the passwords of a policy's databases, {path: password or None to keep it}."""
+    return _told(rendering.password_files, policy)
 
 
-def _commands(hooks, etc):
-    _check_hooks(hooks)
-    return [
-        {
-            **moment,
-            "run": [
-                f"sh {shlex.quote(_hook_file(etc, name, number))}" for number, _ in enumerate(hooks[name], 1)
-            ],
-        }
-        for name, moment in MOMENTS.items()
-        if hooks.get(name)
-    ]
-
-
-def _check_hooks(hooks):
-    for name, commands in hooks.items():  # no sentence may quote a value: hooks can hold secrets
-        if name not in MOMENTS:
-            raise AnsibleFilterError(f"agent_hooks has no moment {name!r}, only {', '.join(MOMENTS)}")
-        if not isinstance(commands, list) or not all(isinstance(command, str) for command in commands):
-            raise AnsibleFilterError(f"agent_hooks: {name} must be a list of commands")
+def _told(function, *arguments):
+    try:
+        return function(*arguments)
+    except rendering.PolicyError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def agent_problems(entries, policy, schedule, hostvars, groups):
@@ -351,5 +269,6 @@ class FilterModule:
             "cron_to_calendar": cron_to_calendar,
             "default_repositories": default_repositories,
             "hook_files": hook_files,
+            "password_files": password_files,
             "server_repositories": server_repositories,
         }

@@ -8,6 +8,7 @@ import json
 import shlex
 
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import run
+from ansible_collections.saveos.fleet.plugins.module_utils.policy import ssh_command
 
 CONNECT_SECONDS = 120
 
@@ -118,16 +119,3 @@ class Borg:
         if self.ssh and "ConnectionClosed" in told:  # borg often closes before it has read ssh's words
             told += run(self.ssh, timeout=30).stderr
         raise BorgError(*explain(told, self.url, self.secrets))
-
-
-def ssh_command(etc):
-    """How borg reaches the storage server: own key, pinned host key, never a question, and no hang."""
-    return shlex.join(
-        [
-            "ssh", "-F", "none", "-i", f"{etc}/ssh/id_ed25519",
-            "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-            "-o", f"UserKnownHostsFile={etc}/ssh/known_hosts", "-o", "GlobalKnownHostsFile=none",
-            "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=15",
-            "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
-        ]
-    )  # fmt: skip

@@ -49,7 +49,7 @@ def test_there_is_always_one_default_and_a_policy_in_use_stays(api):
         ({"sources": ["etc"]}, "sources.0", "absolute"),
         ({"sources": ["/etc\nx"]}, "sources.0", "one line"),
         ({"sources": "/etc"}, "sources", "list"),
-        ({"sources": ["/etc"], "schedule": "daily"}, "schedule", "five fields"),
+        ({"sources": ["/etc"], "schedule": "often"}, "schedule", "five fields"),
         ({"sources": ["/etc"], "schedule": "61 2 * * *"}, "schedule", "0 to 59"),
         ({"sources": ["/etc"], "schedule": "0 0 30 2 *"}, "schedule", "never"),
         ({"sources": ["/etc"], "schedule": "0 0 1 * 1"}, "schedule", "not both"),

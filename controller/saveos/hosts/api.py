@@ -44,6 +44,7 @@ def list_hosts(
     protection: Protection | None = None,
     group: Text = "",
     tag: Text = "",
+    drift: Annotated[bool | None, Query(description="Whether it has yet to follow its policy")] = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[HostOut]:
@@ -56,6 +57,7 @@ def list_hosts(
         protection=protection or "",
         group=group,
         tag=tag,
+        drift="" if drift is None else str(drift).lower(),
         cursor=cursor,
         limit=limit + 1,
     )
@@ -145,6 +147,7 @@ def delete_group(session: SessionDep, actor: Writer, group: GroupRef) -> None:
     """Delete a group; its hosts stay."""
     found = group_verbs.get_group(session, actor.tenant_id, group)
     session.delete(found)
+    group_verbs.changed(session, actor.tenant_id)
     describe(session, f"group:{found.name}")
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from saveos.accounts.service import revoke_agent_tokens
 from saveos.core.database import touch
 from saveos.core.errors import Invalid
-from saveos.hosts.groups import find_groups
+from saveos.hosts.groups import changed, find_groups
 from saveos.hosts.models import GroupMember, Host
 from saveos.hosts.service import host_filters
 
@@ -136,6 +136,10 @@ def change_members(
         for ids in parts([host.id for host in outcome.change]):
             mine = GroupMember.host_id.in_(ids), GroupMember.group_id.in_([group.id for group in groups])
             session.execute(delete(GroupMember).where(*mine))
+    if rows:
+        changed(session, tenant_id, [host.id for host in outcome.change])
+    if outcome.change:
+        changed(session, tenant_id, [host.id for host in outcome.change])
     return _told(session, tenant_id, outcome)
 
 

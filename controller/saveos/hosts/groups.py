@@ -1,7 +1,7 @@
 """Verbs of groups."""
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -9,6 +9,17 @@ from sqlalchemy.orm import Session
 from saveos.core.database import touch
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.hosts.models import Group, GroupMember, Host
+
+# Called with session, tenant and hosts (None: all) after memberships changed: groups may say which policy holds
+on_change: list[Callable[[Session, uuid.UUID, Sequence[uuid.UUID] | None], object]] = []
+
+
+def changed(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UUID] | None = None) -> None:
+    """Say that hosts' groups changed, to what stands higher on the ladder."""
+    session.flush()
+    for tell in on_change:
+        tell(session, tenant_id, host_ids)
+    touch(session, tenant_id, "hosts")
 
 
 def get_group(session: Session, tenant_id: uuid.UUID, ref: str) -> Group:
@@ -48,14 +59,14 @@ def rename_group(session: Session, group: Group, name: str) -> None:
     if name != group.name:
         _refuse_taken(session, group.tenant_id, name)
         group.name = name
+        changed(session, group.tenant_id)
 
 
 def set_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
     """Make these hosts the group's members."""
     session.execute(delete(GroupMember).where(GroupMember.group_id == group.id))
     session.add_all(GroupMember(group_id=group.id, host_id=host.id) for host in hosts)
-    session.flush()
-    touch(session, group.tenant_id, "hosts")
+    changed(session, group.tenant_id)
 
 
 def add_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
@@ -63,8 +74,7 @@ def add_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
     mine = select(GroupMember.host_id).where(GroupMember.group_id == group.id)
     known = set(session.scalars(mine))
     session.add_all(GroupMember(group_id=group.id, host_id=host.id) for host in hosts if host.id not in known)
-    session.flush()
-    touch(session, group.tenant_id, "hosts")
+    changed(session, group.tenant_id)
 
 
 def remove_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:
@@ -73,7 +83,7 @@ def remove_members(session: Session, group: Group, hosts: Sequence[Host]) -> Non
     for start in range(0, len(ids), 500):
         part = GroupMember.host_id.in_(ids[start : start + 500])
         session.execute(delete(GroupMember).where(GroupMember.group_id == group.id, part))
-    touch(session, group.tenant_id, "hosts")
+    changed(session, group.tenant_id)
 
 
 def find_groups(session: Session, tenant_id: uuid.UUID, names: Collection[str]) -> list[Group]:
@@ -94,7 +104,7 @@ def set_groups(session: Session, host: Host, names: Collection[str]) -> None:
     found = find_groups(session, host.tenant_id, names)
     session.execute(delete(GroupMember).where(GroupMember.host_id == host.id))
     session.add_all(GroupMember(group_id=group.id, host_id=host.id) for group in found)
-    session.flush()
+    changed(session, host.tenant_id, [host.id])
 
 
 def group_names(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[str]]:

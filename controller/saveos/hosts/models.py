@@ -35,7 +35,7 @@ class Host(HasId, Base):
     is_agent: Mapped[bool] = mapped_column(default=True)
     is_storage_server: Mapped[bool] = mapped_column(default=False)
     tags: Mapped[list[Any]] = mapped_column(default=list)
-    # The policy that holds is kept in policy_id by policies/precedence.py: the host's own, a group's, the default
+    # policies/precedence.py keeps policy_id the one that holds: the host's own, a group's, the default
     policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
     own_policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
     policy_source: Mapped[str] = mapped_column(String(80), default="default")  # host | group:NAME | default

@@ -102,6 +102,8 @@ class HostOut(BaseModel):
     groups: list[str]
     policy_id: uuid.UUID | None
     policy_name: str | None
+    policy_source: str = Field(description="host, group:NAME or default: what its policy comes from")
+    drift: bool = Field(description="Provisioned with another version of its policy than the present one")
     state: HostState
     protection: Protection
     os: str

@@ -273,7 +273,7 @@ def record_heartbeat(
 
 
 def has_drift(host: Host) -> bool:
-    """Whether a host was provisioned with another version than its policy's present one; needs its policy loaded."""
+    """Whether a host was provisioned with another version of its policy, which must be loaded."""
     policy: Any = host.policy
     provisioned = host.is_agent and host.state in ("enrolled", "paused")
     return policy is not None and provisioned and host.applied_version_id != policy.current_version_id

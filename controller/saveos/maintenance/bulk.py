@@ -80,26 +80,30 @@ def _do(
         return bulk.change_members(session, tenant, hosts, asked.groups, asked.action == "add_group"), None
     if asked.action == "decommission":
         return bulk.take_out(session, tenant, hosts), None
-    return _assign(session, tenant, hosts, asked.policy or ""), None
+    ref = asked.policy if asked.action == "policy" else None
+    return _assign(session, tenant, hosts, ref), None
 
 
-def _assign(session: Session, tenant_id: uuid.UUID, hosts: list[Chosen], ref: str) -> Outcome:
-    try:
-        policy = policies.get_policy(session, tenant_id, ref)
-    except NotFound as error:
-        raise Invalid(error.detail, field="policy") from error
+def _assign(session: Session, tenant_id: uuid.UUID, hosts: list[Chosen], ref: str | None) -> Outcome:
+    """Let hosts choose a policy themselves, or without one follow their groups and the default."""
+    policy = None
+    if ref:
+        try:
+            policy = policies.get_policy(session, tenant_id, ref)
+        except NotFound as error:
+            raise Invalid(error.detail, field="policy") from error
+    wanted = policy.id if policy else None
     outcome, rows = Outcome(), {host.id: host for host in _rows(session, hosts)}
     for host in hosts:
-        row = rows[host.id]
         if host.state == "decommissioned":
             outcome.refuse(host, "was taken out: add it again first")
-        elif not row.is_agent:
+        elif not rows[host.id].is_agent:
             outcome.refuse(host, "is no agent, so no policy is for it")
-        elif row.policy_id == policy.id:
+        elif rows[host.id].own_policy_id == wanted:
             outcome.unchanged += 1
         else:
             outcome.change.append(host)
-            policies.assign(session, row, policy)
+    policies.assign_many(session, tenant_id, [host.id for host in outcome.change], policy)
     return outcome
 
 

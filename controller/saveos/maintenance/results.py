@@ -20,6 +20,7 @@ from saveos.core.errors import Invalid
 from saveos.hosts.models import Host
 from saveos.hosts.service import record_seen
 from saveos.jobs.models import Job, JobHost
+from saveos.policies.precedence import record_applied
 from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
 from saveos.secrets.service import store_escrow
@@ -72,6 +73,7 @@ class Provisioned(BaseModel):
     """The merged result of `provision` for one host."""
 
     identity: Identity | None = None
+    policy_version: uuid.UUID | None = None
     versions: Annotated[dict[Short, Short], Field(max_length=20)] = {}
     os: Annotated[str, Field(max_length=60)] = ""
     init: Short = ""
@@ -110,6 +112,8 @@ def provisioned(session: Session, job: Job, row: JobHost) -> None:
     whole = row.is_target or not host.is_agent  # a mere server that came along is converged, too
     if row.state in ("ok", "changed") and whole and host.state == "pending":
         host.state = "enrolled"
+    if row.state in ("ok", "changed") and row.is_target and found.policy_version:
+        record_applied(session, host, found.policy_version)
     record_seen(host)
     touch(session, host.tenant_id, "hosts")
 

@@ -15,9 +15,7 @@ from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim
 from saveos.maintenance.operations import Operation
-from saveos.policies.fleet import role_variables
-from saveos.policies.models import Policy
-from saveos.policies.service import hooks_of
+from saveos.policies.fleet import role_variables, secret_variables
 from saveos.runner.directory import Spec, Target
 from saveos.secrets.service import current_key
 
@@ -113,6 +111,14 @@ def _shared(session: Session, settings: Settings, tenant_id: uuid.UUID) -> dict[
     }
 
 
+def of_controller(
+    session: Session, settings: Settings, tenant_id: uuid.UUID, hosts: Sequence[Host]
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """Return what the controller itself tells each host's roles, beside policy and repositories."""
+    shared = _shared(session, settings, tenant_id)
+    return {host.id: _controller(shared, host) for host in hosts}
+
+
 def _controller(shared: dict[str, Any], host: Host) -> dict[str, Any]:
     variables = dict(shared) if host.is_agent else {}
     if host.is_storage_server:
@@ -131,8 +137,7 @@ def _maintenance(job: Job, host: Host) -> dict[str, Any]:
 
 
 def _secrets(session: Session, operation: Operation, host: Host) -> dict[str, Any]:
-    """Hooks reach a play only where the role needs them."""
-    if not operation.configures or not host.is_agent or host.policy_id is None:
+    """A policy's secrets reach a play only where the role needs them."""
+    if not operation.configures:
         return {}
-    policy = session.get(Policy, host.policy_id)
-    return {"agent_hooks": hooks_of(session, policy)} if policy and policy.hooks else {}
+    return secret_variables(session, host.tenant_id, [host]).get(host.id, {})

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from saveos.core.errors import Invalid, NotFound
 from saveos.hosts import service as hosts
-from saveos.hosts.groups import group_names
 from saveos.hosts.models import Host
 from saveos.hosts.schemas import HostIn, HostPatch, RepositoryFor
-from saveos.policies import service
-from saveos.policies.models import Policy
+from saveos.policies import precedence, rendering, service
+from saveos.policies.models import Policy, PolicyVersion
+from saveos.policies.schemas import EffectiveOut
 from saveos.repositories import service as repositories
 
 
@@ -27,7 +27,8 @@ def add_host(session: Session, tenant_id: uuid.UUID, asked: HostIn) -> Host:
     """
     host = hosts.add_host(session, tenant_id, asked)
     policy = _policy(session, tenant_id, asked.policy) if asked.policy else None
-    service.assign(session, host, policy or service.ensure_default(session, tenant_id))
+    service.ensure_default(session, tenant_id)
+    service.assign(session, host, policy)
     existing = repositories.of_hosts(session, tenant_id, [host.id])
     if asked.repository is not None:
         repositories.create_repository(session, tenant_id, host, asked.repository)
@@ -37,10 +38,14 @@ def add_host(session: Session, tenant_id: uuid.UUID, asked: HostIn) -> Host:
 
 
 def change_host(session: Session, host: Host, asked: HostPatch) -> None:
-    """Change what is named in `asked`; it takes effect at the next provisioning. Raises Invalid, Conflict."""
+    """Change what is named in `asked`; it takes effect at the next provisioning. Raises Invalid, Conflict.
+
+    A policy of null takes the host's own choice away: it follows its groups, else the default.
+    """
     hosts.change_host(session, host, asked)
-    if asked.policy:
-        service.assign(session, host, _policy(session, host.tenant_id, asked.policy))
+    if "policy" in asked.model_fields_set:
+        policy = _policy(session, host.tenant_id, asked.policy) if asked.policy else None
+        service.assign(session, host, policy)
 
 
 def role_variables(
@@ -52,9 +57,7 @@ def role_variables(
     """
     stores = repositories.of_hosts(session, tenant_id, [host.id for host in chosen])
     names = _names(session, tenant_id, (store.server_id for each in stores.values() for store in each))
-    policies = {
-        policy.id: policy for policy in session.scalars(select(Policy).where(Policy.tenant_id == tenant_id))
-    }
+    policies = _policies(session, tenant_id)
     found: dict[uuid.UUID, dict[str, Any]] = {}
     for host in chosen:
         variables: dict[str, Any] = {}
@@ -70,49 +73,53 @@ def role_variables(
                 }
                 for store in stores.get(host.id, [])
             ]
-            policy = policies.get(host.policy_id) if host.policy_id else None
+            policy = policies.get(host.policy_id)
             variables |= _policy_variables(policy) if policy else {}
         found[host.id] = variables | host.variables
     return found
 
 
-def inventory(session: Session, tenant_id: uuid.UUID) -> dict[str, Any]:
-    """Return the fleet in Ansible's JSON form. Text that Ansible would take for a template is tagged unsafe."""
-    query = select(Host).where(Host.tenant_id == tenant_id, Host.state.in_(("pending", "enrolled")))
-    fleet = list(session.scalars(query.order_by(Host.name)))
-    variables = role_variables(session, tenant_id, fleet)
-    memberships = group_names(session, [host.id for host in fleet])
-    groups: dict[str, Any] = {
-        "agents": {"hosts": [host.name for host in fleet if host.is_agent]},
-        "storage_servers": {"hosts": [host.name for host in fleet if host.is_storage_server]},
-    }
-    for host in fleet:
-        for name in memberships.get(host.id, []):
-            groups.setdefault(name, {"hosts": []})["hosts"].append(host.name)
-    hostvars = {host.name: tag_unsafe(_connection(host) | variables[host.id]) for host in fleet}
-    return {"_meta": {"hostvars": hostvars}, "all": {"children": sorted(groups)}, **groups}
+def secret_variables(
+    session: Session, tenant_id: uuid.UUID, chosen: Sequence[Host]
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """Return what of each agent's policy is secret, opened: hooks, and databases with their passwords.
+
+    For a play that sets the host up, and for nobody without the right to secrets.
+    """
+    policies = _policies(session, tenant_id)
+    opened: dict[uuid.UUID, dict[str, Any]] = {}
+    found: dict[uuid.UUID, dict[str, Any]] = {}
+    for host in chosen:
+        policy = policies.get(host.policy_id)
+        if policy is None or not host.is_agent:
+            continue
+        if policy.id not in opened:
+            opened[policy.id] = _secret_variables(session, policy)
+        secrets = opened[policy.id].items()
+        found[host.id] = {name: value for name, value in secrets if name not in host.variables}
+    return found
 
 
-def tag_unsafe(value: Any) -> Any:
-    """Return `value` with each text that holds a template tagged, so that Ansible never renders it."""
-    if isinstance(value, dict):
-        return {key: tag_unsafe(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [tag_unsafe(item) for item in value]
-    if isinstance(value, str) and any(opener in value for opener in ("{{", "{%", "{#")):
-        return {"__ansible_unsafe": value}
-    return value
-
-
-def _connection(host: Host) -> dict[str, Any]:
-    variables: dict[str, Any] = {
-        "ansible_host": host.address,
-        "ansible_port": host.port,
-        "ansible_user": host.user,
-    }
-    if host.connection == "local":
-        variables["ansible_connection"] = "local"
-    return variables
+def effective(session: Session, host: Host) -> EffectiveOut:
+    """Return what a host gets at its next provisioning, and what of it is there already."""
+    policy = _policies(session, host.tenant_id).get(host.policy_id)
+    variables = role_variables(session, host.tenant_id, [host])[host.id]
+    hooks = service.hooks_of(session, policy) if policy else {}
+    texts, problem = rendering.render(session, host, variables, hooks)
+    applied = session.get(PolicyVersion, host.applied_version_id) if host.applied_version_id else None
+    same = applied is not None and policy is not None and applied.policy_id == policy.id
+    return EffectiveOut(
+        host=host.name,
+        policy=policy.name if policy else None,
+        source=host.policy_source,
+        chain=precedence.chain(session, host),
+        version=policy.version if policy else None,
+        applied_version=applied.number if applied and same else None,
+        drift=hosts.has_drift(host),
+        variables=variables,
+        rendered=texts,
+        problem=problem,
+    )
 
 
 def _policy_variables(policy: Policy) -> dict[str, Any]:
@@ -120,13 +127,45 @@ def _policy_variables(policy: Policy) -> dict[str, Any]:
         "agent_sources": policy.sources,
         "agent_excludes": policy.excludes,
         "agent_schedule": policy.schedule,
-        "agent_schedule_zone": "UTC",  # what the controller reckons due times in
+        "agent_schedule_zone": policy.zone,
         "agent_jitter_minutes": policy.jitter_minutes,
+        "agent_window_minutes": policy.window_minutes,
+        "agent_policy_version": str(policy.current_version_id or ""),
         "agent_retention": policy.retention,
         "agent_compression": policy.compression,
         "agent_upload_rate_limit": policy.upload_rate_limit,
+        "agent_databases": [_database(each) for each in policy.databases],
         "agent_borgmatic_overrides": policy.overrides,
     }
+
+
+def _database(row: dict[str, Any], password: str | None = None) -> dict[str, Any]:
+    """Return a database as the role takes it; one whose password is not told keeps that on the host."""
+    shown = {key: value for key, value in row.items() if key != "has_password" and value not in ("", None)}
+    if password is not None:
+        return shown | {"password": password}
+    return shown | {"keep_password": True} if row["has_password"] else shown
+
+
+def _secret_variables(session: Session, policy: Policy) -> dict[str, Any]:
+    variables: dict[str, Any] = {}
+    if policy.hooks:
+        variables["agent_hooks"] = service.hooks_of(session, policy)
+    if passwords := service.database_passwords(session, policy):
+        variables["agent_databases"] = [
+            _database(row, passwords.get(place)) for place, row in enumerate(policy.databases)
+        ]
+    return variables
+
+
+def _policies(session: Session, tenant_id: uuid.UUID) -> dict[uuid.UUID | None, Policy]:
+    """Return the tenant's policies by id; at None the default, for a host that nobody gave one yet."""
+    found: dict[uuid.UUID | None, Policy] = {}
+    for policy in session.scalars(select(Policy).where(Policy.tenant_id == tenant_id)):
+        found[policy.id] = policy
+        if policy.is_default:
+            found[None] = policy
+    return found
 
 
 def _policy(session: Session, tenant_id: uuid.UUID, ref: str) -> Policy:

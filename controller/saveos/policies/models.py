@@ -47,7 +47,7 @@ class Policy(HasId, Base):
 
 
 class PolicyVersion(HasId, Base):
-    """A policy as it was from `created_at` on: `document` in the open, hooks and passwords in sealed `secrets`."""
+    """A policy as it was from `created_at` on: `document`, and hooks and passwords in sealed `secrets`."""
 
     __tablename__ = "policy_versions"
     __table_args__ = (UniqueConstraint("policy_id", "number"),)

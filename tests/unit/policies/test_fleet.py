@@ -30,12 +30,3 @@ def test_a_new_schedule_moves_the_hour_at_which_a_host_is_late(session, tenant_i
     assert session.get_one(Host, host.id).due_at == datetime(2026, 1, 4, 4, 0, tzinfo=UTC) + timedelta(
         minutes=90
     )
-
-
-def test_templates_are_tagged_wherever_they_hide():
-    tagged = fleet.tag_unsafe({"a": ["{{ x }}", {"b": "{% raw %}"}], "c": "plain", "d": 5})
-    assert tagged == {
-        "a": [{"__ansible_unsafe": "{{ x }}"}, {"b": {"__ansible_unsafe": "{% raw %}"}}],
-        "c": "plain",
-        "d": 5,
-    }
