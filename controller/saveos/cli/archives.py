@@ -72,18 +72,15 @@ def show_archive(archive: Archive) -> None:
         "compressed": lambda a: output.size(a.get("compressed_size")),
         "added": lambda a: output.size(a.get("deduplicated_size")),
         "check": "check_state",
+        "catalogue": "catalogue",
         "borg id": "borg_id",
     }
     output.fields(Client().get(f"/archives/{segment(archive)}"), fields)
 
 
-@archives.command("browse", epilog=examples("saveos archives browse 0199a7c4-… /etc/ssh"))
-def browse_archive(
-    archive: Archive, path: Annotated[str, typer.Argument(help="Directory in the archive.")] = "/"
-) -> None:
-    """List one directory of an archive."""
-    client = Client(instead=playbook("browse", maintenance_archive=archive, maintenance_path=path))
-    found = client.get(f"/archives/{segment(archive)}")
+def browse_on_host(found: dict[str, Any], path: str) -> None:
+    """Print one directory of an archive as its host reads it from the repository."""
+    client = Client(instead=playbook("browse", maintenance_archive=found["name"], maintenance_path=path))
     listing = browse(client, found["host"], found["name"], path)
     if output.is_json():
         output.emit(listing)

@@ -182,7 +182,7 @@ class Client:
                 f"{self.login.url!r} from {self.login.source} is no address: {error}.", USAGE
             ) from error
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, /, **query: Any) -> Any:
         """GET `path` below /api/v1; query values that are None or "" are left out."""
         return self._call("GET", path, params={k: v for k, v in query.items() if v not in (None, "")})
 
@@ -214,7 +214,7 @@ class Client:
         """DELETE `path`."""
         return self._call("DELETE", path)
 
-    def page(self, path: str, limit: int | None, **query: Any) -> dict[str, Any]:
+    def page(self, path: str, limit: int | None, /, **query: Any) -> dict[str, Any]:
         """Return a list's first `limit` items (None: all), fetched page by page, and the next cursor."""
         items: list[Any] = []
         cursor = query.pop("cursor", None)

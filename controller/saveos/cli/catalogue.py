@@ -1,0 +1,117 @@
+"""Commands about files in archives: list, versions, compare, find."""
+
+import stat
+from typing import Annotated, Any
+
+import typer
+
+from saveos.cli import output
+from saveos.cli.archives import Archive, Host, archives, browse_on_host, restore
+from saveos.cli.client import Client, segment
+from saveos.cli.common import All, Limit, Wait, examples
+from saveos.cli.errors import CommandError
+
+PathOf = Annotated[str, typer.Argument(help="Path in the archive.", metavar="PATH")]
+FILE = {
+    "mode": lambda f: stat.filemode(f["mode"]),
+    "size": lambda f: output.size(f["size"]),
+    "files": "files",
+    "modified": lambda f: output.when(f["modified_at"]),
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount these commands."""
+    app.command(
+        "find",
+        epilog=examples(
+            "saveos find report.odt",
+            "saveos find '*.conf' --host web1 --after 2026-10-01",
+            "saveos find /etc/nginx/nginx.conf --restore --wait       bring back what was found, if it is one",
+        ),
+    )(find)
+
+
+@archives.command("browse", epilog=examples("saveos archives browse 0199a7c4-… /etc/ssh"))
+def browse_archive(
+    archive: Archive,
+    path: Annotated[str, typer.Argument(help="Directory in the archive.")] = "/",
+    limit: Limit = 200,
+    everything: All = False,
+    on_host: Annotated[
+        bool, typer.Option("--on-host", help="Ask the repository through the host, not the catalogue.")
+    ] = False,
+) -> None:
+    """List one directory of an archive: from the catalogue, where it is in there, else on the host."""
+    client = Client()
+    found = client.get(f"/archives/{segment(archive)}")
+    if on_host or found["catalogue"] != "indexed":
+        browse_on_host(found, path)
+        return
+    count = None if everything else limit
+    rows = client.page(f"/archives/{segment(archive)}/files", count, path=path)
+    columns = FILE | {"": lambda f: f["changed"] or " ", "name": lambda f: f["name"] + "/" * f["is_directory"]}
+    output.page(rows, columns, "Nothing there.")
+
+
+@archives.command("versions", epilog=examples("saveos archives versions 0199a7c4-… /etc/hosts"))
+def list_versions(archive: Archive, path: PathOf) -> None:
+    """List the versions of one path in the archive's repository, and which archive holds each."""
+    found = Client().get(f"/archives/{segment(archive)}/versions", path=path)
+    columns = FILE | {
+        "since": lambda v: output.when(v["first_at"]),
+        "until": lambda v: output.when(v["last_at"]) if v["last_at"] else "now",
+        "archive": "archive_id",
+    }
+    output.page({"items": found}, columns, "The catalogue knows no such path: it may be older, or off.")
+
+
+@archives.command("compare", epilog=examples("saveos archives compare OLD NEW --path /etc"))
+def compare_archives(
+    archive: Archive,
+    other: Annotated[str, typer.Argument(help="The other archive's id.", metavar="OTHER")],
+    path: Annotated[str, typer.Option("--path", help="Only below this directory.")] = "/",
+    limit: Limit = 200,
+    everything: All = False,
+) -> None:
+    """List what differs from one archive to another."""
+    url = f"/archives/{segment(archive)}/compare/{segment(other)}"
+    rows = Client().page(url, None if everything else limit, path=path)
+    columns = {"": "kind", **FILE, "path": "path"}
+    output.page(rows, columns, "Nothing differs.")
+
+
+def find(
+    text: Annotated[str, typer.Argument(help="A part of a name, a path, or a glob such as '*.conf'.")],
+    host: Host = "",
+    group: Annotated[str, typer.Option(help="Only hosts of this group.")] = "",
+    after: Annotated[str, typer.Option(help="Modified after this ISO time.")] = "",
+    before: Annotated[str, typer.Option(help="Modified before this ISO time.")] = "",
+    min_size: Annotated[int | None, typer.Option(help="At least so many bytes.", min=0)] = None,
+    max_size: Annotated[int | None, typer.Option(help="At most so many bytes.", min=0)] = None,
+    limit: Limit = 50,
+    bring_back: Annotated[
+        bool, typer.Option("--restore", help="Restore the one path that is found, to a staging directory.")
+    ] = False,
+    wait: Wait = False,
+) -> None:
+    """Find files in all archives, also those that are gone from their host."""
+    asked: dict[str, Any] = {"q": text, "host": host, "group": group, "after": after, "before": before}
+    asked |= {"min_size": min_size, "max_size": max_size, "limit": limit}
+    found = Client().get("/find", **asked)
+    if bring_back:
+        if len(found) != 1:
+            raise CommandError(
+                f"{len(found)} paths fit, and --restore wants one: add --host, a whole path, or a time."
+            )
+        hit = found[0]
+        restore(hit["host"], hit["archive_id"], [hit["path"]], "", "", wait)
+        return
+    columns = {
+        "host": "host",
+        **FILE,
+        "state": lambda f: "gone" if f["gone"] else "there",
+        "archive": "archive_id",
+        "path": "path",
+    }
+    output.page({"items": found}, columns, "Nothing fits. The catalogue knows archives that are indexed.")
