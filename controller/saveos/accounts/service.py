@@ -52,6 +52,7 @@ RIGHTS = {
         "secrets:write",
         "users:write",
         "tokens:write",
+        "inventory:secrets",
         "download",
     },
 }

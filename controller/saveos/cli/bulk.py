@@ -20,6 +20,7 @@ ACTIONS = (
     "add_group",
     "remove_group",
     "policy",
+    "follow_groups",
     "decommission",
     "operation",
 )
@@ -43,7 +44,7 @@ def bulk(
     action: Annotated[
         str,
         typer.Argument(
-            help="pause, resume, (add|remove)-tags, (add|remove)-group, policy, operation or decommission."
+            help="pause, resume, decommission, operation, policy, follow-groups, (add|remove)-(tags|group)."
         ),
     ],
     names: Hosts = None,
@@ -88,7 +89,7 @@ def _values(verb: str, values: list[str]) -> dict[str, Any]:
     if verb not in ACTIONS:
         known = ", ".join(name.replace("_", "-") for name in ACTIONS)
         raise CommandError(f"There is no action {verb}: there are {known}.", USAGE)
-    if verb in ("pause", "resume", "decommission"):
+    if verb in ("pause", "resume", "follow_groups", "decommission"):
         if values:
             raise CommandError(f"{verb} takes no --value.", USAGE)
         return {}

@@ -1,17 +1,21 @@
 """Routes of operations: the table, starting one, its history; retry of a job."""
 
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from saveos.accounts.access import Actor, describe, require
+from saveos.accounts.service import record
+from saveos.core.database import write_lock
+from saveos.core.errors import Forbidden
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
-from saveos.core.web import SessionDep
+from saveos.core.web import SessionDep, StateDep
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut
 from saveos.maintenance import bulk, service
+from saveos.maintenance.inventory import inventory
 from saveos.maintenance.operations import OPERATIONS
 from saveos.maintenance.schemas import BackupIn, BulkIn, BulkOut, OperationOut, StartIn, Targets
 
@@ -109,6 +113,22 @@ def change_hosts(
     job = {"job": str(out.job.id)} if out.job else {}
     describe(session, "hosts", action=body.action, changed=out.changed, dry_run=body.dry_run, **job)
     return out
+
+
+@router.get("/inventory", tags=["hosts"])
+def get_inventory(
+    session: SessionDep,
+    state: StateDep,
+    actor: Annotated[Actor, Depends(require("hosts:read"))],
+    secrets: Annotated[bool, Query(description="With hooks and passwords; needs inventory:secrets")] = False,
+) -> dict[str, Any]:
+    """Return the fleet as Ansible inventory; the plugin saveos.fleet.controller reads it."""
+    if secrets:
+        if not actor.may("inventory:secrets"):
+            raise Forbidden("this needs the right inventory:secrets: ask an admin for it, or leave out secrets")
+        write_lock(session)
+        record(session, actor.tenant_id, actor.name, "read inventory", "secrets", address=actor.address)
+    return inventory(session, state.settings, actor.tenant_id, secrets=secrets)
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202, tags=["jobs"])

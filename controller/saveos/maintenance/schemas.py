@@ -54,6 +54,7 @@ BulkAction = Literal[
     "add_group",
     "remove_group",
     "policy",
+    "follow_groups",
     "decommission",
     "operation",
 ]
