@@ -37,6 +37,8 @@ def examine() -> list[Finding]:
         _fleet,
         _home,
         _database,
+        _tls,
+        _recovery,
         _controller,
         _ssh,
         _deleted,
@@ -123,6 +125,50 @@ def _database(here: Installation) -> Iterator[Finding]:
         yield Finding("database", False, f"{reason}: check SAVEOS_DATABASE_URL, then run `saveos migrate`")
     finally:
         engine.dispose()
+
+
+def _tls(here: Installation) -> Iterator[Finding]:
+    from datetime import UTC, datetime
+
+    from saveos.core import tls
+
+    if not checked_settings().serves_tls:
+        return
+    try:
+        found = tls.current(here.home)
+    except tls.BrokenIdentity as error:
+        yield Finding("certificate", False, str(error))
+        return
+    if found is None:
+        yield Finding("certificate", False, "there is none yet: the controller makes it when it starts")
+        return
+    good = found.not_after > datetime.now(UTC)
+    sentence = f"ends {found.not_after:%Y-%m-%d}, renewed by itself; CA pin {found.ca_pin}"
+    yield Finding("certificate", good, sentence if good else "has ended: saveos tls renew, then restart")
+
+
+def _recovery(here: Installation) -> Iterator[Finding]:
+    """Say whether hosts can seal, and whether the controller itself can open what they seal."""
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    settings = checked_settings()
+    if not settings.database_url and not (here.home / "saveos.db").exists():
+        return
+    engine = create_engine(settings.sqlalchemy_url)
+    try:
+        with engine.connect() as connection:
+            query = text("SELECT mode, fingerprint FROM recovery_keys WHERE retired_at IS NULL")
+            keys = connection.execute(query).all()
+    except SQLAlchemyError:  # the finding about the database says why
+        return
+    finally:
+        engine.dispose()
+    for mode, fingerprint in keys:
+        who = "MANAGED: this controller can open every escrow" if mode == "managed" else "offline"
+        yield Finding("recovery key", True, f"{fingerprint[:16]}, {who}")
+    if not keys:
+        yield Finding("recovery key", True, "none, so hosts seal nothing: saveos recovery init --output FILE")
 
 
 def _controller(here: Installation) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.common import examples
-from saveos.cli.errors import FINDINGS
+from saveos.cli.errors import FINDINGS, USAGE, CommandError
 
 Sources = Annotated[
     list[Path] | None, typer.Argument(help="What to back up (default: /etc /home).", metavar="PATH…")
@@ -24,14 +24,27 @@ def add_to(app: typer.Typer) -> None:
 def up(
     sources: Sources = None,
     only_check: Annotated[bool, typer.Option("--only-check", help="Only look whether it can work.")] = False,
+    recovery: Annotated[
+        str,
+        typer.Option(
+            envvar="SAVEOS_RECOVERY",
+            help="`managed`: make a recovery key whose private half the controller keeps, where there is none.",
+        ),
+    ] = "",
 ) -> None:
     """Set this machine up as controller, storage server and agent; back it up; prove that it restores."""
     from saveos.cli import preflight, up
 
+    if recovery not in ("", "managed"):
+        raise CommandError(
+            f"SAVEOS_RECOVERY is managed or empty, not {recovery!r}; an offline key is made by "
+            "`saveos recovery init --output FILE`.",
+            USAGE,
+        )
     if only_check:
         preflight.check(sources or [])
     else:
-        up.run(sources or [])
+        up.run(sources or [], managed_recovery=recovery == "managed")
 
 
 def down() -> None:

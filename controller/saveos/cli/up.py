@@ -29,8 +29,11 @@ from saveos.core import security
 from saveos.core.database import write_lock
 
 
-def run(sources: list[Path]) -> None:
-    """Set everything up and print what a newcomer needs. Raises CommandError with what stopped it."""
+def run(sources: list[Path], *, managed_recovery: bool = False) -> None:
+    """Set everything up and print what a newcomer needs. Raises CommandError with what stopped it.
+
+    With `managed_recovery` a recovery key is made that the controller keeps, where there is none.
+    """
     here = preflight.check(sources)
     _clean_up_deleted()
     settings = checked_settings()
@@ -41,6 +44,7 @@ def run(sources: list[Path]) -> None:
     output.say(f"The controller {'runs' if started else 'is running'} at {url}.")
     port, host_keys = local_ssh.prepare(public_key, here.key_mark)
     client = Client(_stored_login(here))
+    recovery = _recovery(client, managed_recovery)
     name, known = _this_host(client)
     policy = _set_policy(client, here, known, sources)
     ssh = {"address": local_ssh.ADDRESS, "port": port, "user": "root", "ssh_host_keys": host_keys}
@@ -49,7 +53,7 @@ def run(sources: list[Path]) -> None:
     _run_job(client, "provision", host, FAULTS | {"recap"})
     archive = _backup(client, host, policy)
     proven = proof.prove(client, here, host, policy, archive)
-    _report(here, url, password, archive, proven)
+    _report(here, url, password, archive, proven, recovery)
 
 
 def _clean_up_deleted() -> None:
@@ -135,6 +139,20 @@ def _set_policy(
     return changed
 
 
+def _recovery(client: Client, managed: bool) -> str:
+    """Return a sentence about the recovery key; make a managed one where it is wanted and there is none."""
+    key = client.get("/recovery")["key"]
+    if key is None and managed:
+        from saveos.core import sealing
+
+        public, private = sealing.new_pair()
+        key = client.post("/recovery", {"public_key": public, "mode": "managed", "private_key": private})
+    if key is None:
+        return "none yet: saveos recovery init --output FILE, and keep FILE away from this machine"
+    kept = "the controller keeps its private half, too" if key["mode"] == "managed" else "offline"
+    return f"key {key['fingerprint'][:16]}, {kept}"
+
+
 def _own_directories(here: Installation, sources: list[str]) -> list[str]:
     """Return our own directories below the sources: a repository must not be backed up into itself."""
     agent = here.home / "agent" if here.instance else Path("/var/lib/saveos-agent")
@@ -191,7 +209,9 @@ def _newest_archive(client: Client, host: dict[str, Any]) -> dict[str, Any] | No
     return items[0] if items else None
 
 
-def _report(here: Installation, url: str, password: str | None, archive: dict[str, Any], proven: int) -> None:
+def _report(
+    here: Installation, url: str, password: str | None, archive: dict[str, Any], proven: int, recovery: str
+) -> None:
     facts = {
         "url": url,
         "user": "admin",
@@ -199,6 +219,7 @@ def _report(here: Installation, url: str, password: str | None, archive: dict[st
         "token_file": str(here.home / "cli.json"),
         "archive": archive,
         "files_proven": proven,
+        "recovery": recovery,
     }
     if output.is_json():
         output.emit(facts)
@@ -210,5 +231,6 @@ def _report(here: Installation, url: str, password: str | None, archive: dict[st
     print(f"Dashboard  {url}")
     print(f"Log in as  admin, {f'one-time password {password}' if password else 'with the password you chose'}")
     print(f"Archive    {archive['name']}: {archive['files']} files, {output.size(archive['original_size'])}")
+    print(f"Recovery   {recovery}")
     print(f"Token      {facts['token_file']} (the command saveos reads it)")
     print(f"Try next   {prefix}{shown} archives list")
