@@ -80,8 +80,9 @@ class Host:
         # fixed, so that a restarted host keeps its entry in others' ARP tables
         self.mac = "02:00:" + ":".join(f"{int(octet):02x}" for octet in ip.split("."))
 
-    def start(self, extra: tuple[str, ...] = ()) -> None:
-        """Create the container and its first boot."""
+    def start(self, extra: tuple[str, ...] = (), *, keyless: bool = False) -> None:
+        """Create the container and its first boot. With `keyless` it lets nobody in, not even the lab."""
+        key = () if keyless else ("-v", f"{self.lab.key}.pub:/root/.ssh/authorized_keys:ro")
         boot = ["--systemd=always"] if self.systemd else ["--systemd=false", "--stop-signal=SIGKILL"]
         command = [] if self.systemd else ["sleep", "infinity"]
         network = f"{self.lab.id}:ip={self.ip},mac={self.mac}"
@@ -91,7 +92,7 @@ class Host:
                 "--cgroupns=private"
             ),
             CAPABILITIES, "--label", f"saveos.lab={self.lab.id}", *boot, *extra,
-            "-v", f"{self.lab.key}.pub:/root/.ssh/authorized_keys:ro", image(self.suite), *command,
+            *key, image(self.suite), *command,
         )  # fmt: skip
         self.settle()
 
@@ -264,6 +265,19 @@ class Lab:
         return ipaddress.IPv4Network(
             podman("network", "inspect", self.id, "--format", "{{(index .Subnets 0).Subnet}}")
         )
+
+    def add(self, name: str, suite: str) -> Host:
+        """Start one more host, on which nobody prepared anything: it lets nobody in."""
+        last = max(ipaddress.IPv4Address(host.ip) for host in self.hosts.values())
+        host = self.hosts[name] = Host(self, name, str(last + 1), suite)
+        host.start(keyless=True)
+        host.wait_ssh()
+        self.pin()
+        return host
+
+    def drop(self, name: str) -> None:
+        """End one host for good."""
+        podman("rm", "-f", "-t", "0", self.hosts.pop(name).container, check=False)
 
     def pin(self) -> None:
         """Write known_hosts with each host's key, read from inside: nothing is trusted at first sight."""
