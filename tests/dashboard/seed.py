@@ -26,6 +26,7 @@ from saveos.core.security import hash_password
 from saveos.enrolment.models import EnrolmentToken, Registration
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.jobs.models import Job, JobHost, JobLog
+from saveos.policies import versions
 from saveos.policies.models import Policy
 from saveos.repositories.models import Repository
 from saveos.restores.models import Restore
@@ -68,6 +69,7 @@ def seed(session: Session, count: int = 60) -> Seeded:
     policy.excludes, policy.retention = ["/home/*/.cache"], {"keep_within": "7d", "keep_daily": 7}
     session.add(policy)
     session.flush()
+    versions.keep(session, policy, by="marie", note="what the fleet has")
     store = _store(session, tenant_id)
     hosts = _hosts(session, tenant_id, policy, chance, count)
     _groups(session, tenant_id, hosts)
@@ -144,6 +146,8 @@ def _hosts(
                 "address": f"198.51.{number // 250}.{number % 250 + 1}",
                 "tags": sorted({role, site, chance.choice(("prod", "prod", "stage"))}),
                 "policy_id": policy.id,
+                "policy_source": "default",
+                "applied_version_id": None if number % 23 == 1 else policy.current_version_id,
                 "state": "pending" if kind == "never" and number % 2 else "enrolled",
                 "os": chance.choice(SYSTEMS),
                 "versions": VERSIONS,

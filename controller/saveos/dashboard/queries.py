@@ -24,7 +24,7 @@ from saveos.core.cron import next_run
 from saveos.dashboard import words
 from saveos.enrolment.models import Registration
 from saveos.hosts.models import Group, Host
-from saveos.hosts.service import protection
+from saveos.hosts.service import has_drift, protection
 from saveos.jobs.models import ACTIVE, Job, JobHost
 from saveos.policies.models import Policy
 from saveos.repositories.models import Repository
@@ -130,6 +130,7 @@ def host_rows(session: Session, hosts: Sequence[Host]) -> list[HostRow]:
             days[host.id],
             next_run_of(host, at),
             running.get(host.id),
+            has_drift(host),
         )
         for host in hosts
     ]

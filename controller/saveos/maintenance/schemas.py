@@ -77,6 +77,7 @@ class HostFilter(RequestModel):
     group: Text = ""
     tag: Text = ""
     policy: Text = ""
+    drift: Literal["", "true", "false"] = ""
 
 
 class BulkIn(RequestModel):

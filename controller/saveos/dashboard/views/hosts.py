@@ -1,12 +1,14 @@
 """Hosts: list, one host with its tabs, adding one."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
 from pydantic import ValidationError
 
+from saveos.accounts.access import describe
 from saveos.archives import service as archives
 from saveos.checkins.schemas import HeartbeatTold
 from saveos.checkins.service import SKEW_SECONDS
@@ -14,14 +16,18 @@ from saveos.core.clock import now
 from saveos.core.i18n import SIZE_UNITS, gettext, language
 from saveos.core.pagination import decode_id, decode_time_and_id, encode_cursor, split, time_and_id
 from saveos.dashboard import queries, words
-from saveos.dashboard.rendering import View, url, view
+from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.hosts import groups, service, ssh_keys
 from saveos.hosts.models import Host
 from saveos.jobs import service as jobs
+from saveos.policies import fleet
+from saveos.policies import service as policies
 from saveos.repositories import service as repositories
+from saveos.secrets import service as secrets
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("hosts:read"))]
+Writer = Annotated[View, Depends(view("hosts:write"))]
 Filter = Annotated[str, Query(max_length=253)]
 LIMIT = 50
 
@@ -35,6 +41,7 @@ def list_hosts(
     group: Filter = "",
     tag: Filter = "",
     policy: Filter = "",
+    drift: Filter = "",
     cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> Response:
     """List hosts, filtered and in pages."""
@@ -58,7 +65,7 @@ def list_hosts(
         total=sum(counts.values()),
         matching=service.count_hosts(page.session, page.tenant_id, **given),
         filtered=bool(given),
-        chips=_chips(counts, filters),
+        chips=_chips(counts, filters) + _drift_chip(page, filters),
         first_page=url("/hosts", **filters) if cursor else "",
         next_page=url("/hosts", **filters, cursor=following) if following else "",
     )
@@ -97,12 +104,29 @@ def _chips(counts: dict[str, int], filters: dict[str, str]) -> list[dict[str, An
     ]
 
 
+def _drift_chip(page: View, filters: dict[str, str]) -> list[dict[str, Any]]:
+    count = service.count_hosts(page.session, page.tenant_id, drift="true")
+    chosen = filters["drift"] == "true"
+    if not count and not chosen:
+        return []
+    return [
+        {
+            "tone": "warn",
+            "label": gettext("Drift"),
+            "count": count,
+            "href": url("/hosts", **filters | {"drift": "" if chosen else "true"}),
+            "current": chosen,
+        }
+    ]
+
+
 @router.get("/hosts/{name}")
 def show_host(page: Reader, name: str) -> Response:
     """Show a host: state, figures, latest runs, machine, repository."""
     host = service.get_host(page.session, page.tenant_id, name)
     runs = queries.host_runs(page.session, host.id)
     latest = next((run for run in runs if run.kind == "backup"), None)
+    stores = _repositories(page, host)
     return _tab(
         page,
         host,
@@ -119,7 +143,10 @@ def show_host(page: Reader, name: str) -> Response:
         overdue=host.due_at is not None and host.due_at < now(),
         parts=_parts(host),
         policy=host.policy,
-        repositories=repositories.list_repositories(page.session, page.tenant_id, host=str(host.id), limit=10),
+        repositories=stores,
+        escrow=secrets.escrow_state(page.session, page.tenant_id, [row.id for row in stores]),
+        recovery=secrets.current_key(page.session, page.tenant_id),
+        may_read_secrets=page.actor.may("secrets:read"),
         runs=runs,
         template="overview",
     )
@@ -155,7 +182,13 @@ def _tab(page: View, host: Host, tab: str, template: str = "", **values: Any) ->
         tabs[1:1] = [("archives", gettext("Archives")), ("policy", gettext("Policy"))]
     shown = words.protections[service.protection(host, now())]
     return page.render(
-        f"hosts/{template or tab}.html", host=host, tab=tab, tabs=tabs, protection=shown, **values
+        f"hosts/{template or tab}.html",
+        host=host,
+        tab=tab,
+        tabs=tabs,
+        protection=shown,
+        drift=service.has_drift(host),
+        **values,
     )
 
 
@@ -248,7 +281,7 @@ def list_host_activity(
 
 @router.get("/hosts/{name}/policy")
 def show_host_policy(page: Reader, name: str) -> Response:
-    """Show what a host backs up, when, and how long archives are kept."""
+    """Show what a host gets: which policy and why, what borgmatic is told, and what is not there yet."""
     host = service.get_host(page.session, page.tenant_id, name)
     policy: Any = host.policy
     retention = [
@@ -265,6 +298,24 @@ def show_host_policy(page: Reader, name: str) -> Response:
         host,
         "policy",
         policy=policy,
+        effective=fleet.effective(page.session, host),
+        own=policy.name if policy and host.own_policy_id == policy.id else "",
+        policies=queries.policies(page.session, page.tenant_id),
+        places={str(row.id): row.server or row.path for row in _repositories(page, host)},
         retention_words=retention,
         overrides=json.dumps(overrides, indent=2) if overrides else "",
     )
+
+
+def _repositories(page: View, host: Host) -> Sequence[Any]:
+    return repositories.list_repositories(page.session, page.tenant_id, host=str(host.id), limit=10)
+
+
+@router.post("/hosts/{name}/policy")
+def choose_policy(page: Writer, name: str, policy: Annotated[str, Form(max_length=100)] = "") -> Response:
+    """Give a host a policy of its own choice, or let it follow its groups and the default."""
+    host = service.get_host(page.session, page.tenant_id, name)
+    chosen = policies.get_policy(page.session, page.tenant_id, policy) if policy else None
+    policies.assign(page.session, host, chosen)
+    describe(page.session, f"host:{host.name}", policy=chosen.name if chosen else None)
+    return redirect(f"/hosts/{host.name}/policy", "saved")
