@@ -1,6 +1,7 @@
 """Every error is a problem document, with its request id; headers are on every answer; probes and metrics."""
 
 import pytest
+from saveos.alerts.service import open_alert
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,12 @@ def test_metrics(api):
     text = api.get("/metrics").text
     assert 'saveos_hosts{tenant="default",protection="never"} 1' in text
     assert 'saveos_build_info{version="' in text
+    with api.database.session() as session:
+        open_alert(session, api.tenant_id, "schedule_failed", "schedule:1", "It did not start.")
+    told = 'saveos_alerts{tenant="default",rule="schedule_failed",severity="warning",state="open"} 1'
+    assert told in api.get("/metrics").text
     other = api.other_tenant()
+    assert "saveos_alerts{" not in api.get("/metrics", token=other.token).text
     assert "saveos_hosts{" not in api.get("/metrics", token=other.token).text
 
 

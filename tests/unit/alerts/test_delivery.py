@@ -302,7 +302,7 @@ def test_what_a_killed_worker_claimed_is_sent_later(fleet, database, receiver):
     fleet.host("web1", last_run_state="failed")
     fleet.sweep()
     with database.session() as session:
-        assert len(delivery._claim(session)) == 1  # and then it dies
+        assert len(delivery._claim(session, "http://x")) == 1  # and then it dies
     assert deliver(database, OPEN) == 0
     make_due(database)
     assert deliver(database, OPEN) == 1
