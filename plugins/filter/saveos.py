@@ -87,6 +87,24 @@ def cron_to_calendar(line):
     return [expression(day, weekday)]
 
 
+def cron_in_any_zone(line):
+    """The cron line of every moment that can be a schedule's in some time zone: zones differ by quarters of an
+    hour."""
+    minutes = _field(check_cron(line).split()[0], *FIELDS[0])
+    quarters = {(minute + shift) % 60 for minute in minutes or () for shift in (0, 15, 30, 45)}
+    every = range(60) if minutes is None else quarters
+    return f"{','.join(str(minute) for minute in sorted(every))} * * * *"
+
+
+def schedule_values(line, zone):
+    """A schedule as the agent reads it: its time zone, and by field the values, null for all; Sunday is 0."""
+    texts = check_cron(line).split()
+    parsed = {field[0]: _field(text, *field) for text, field in zip(texts, FIELDS, strict=True)}
+    if parsed["weekday"] is not None:
+        parsed["weekday"] = {day % 7 for day in parsed["weekday"]}
+    return {"zone": zone, **{name: None if each is None else sorted(each) for name, each in parsed.items()}}
+
+
 def _address(server, variables):
     for name in ("server_address", "ansible_host", "ansible_ssh_host"):
         if variables.get(name):
@@ -266,9 +284,11 @@ class FilterModule:
             "agent_repositories": agent_repositories,
             "borgmatic_configs": borgmatic_configs,
             "check_cron": check_cron,
+            "cron_in_any_zone": cron_in_any_zone,
             "cron_to_calendar": cron_to_calendar,
             "default_repositories": default_repositories,
             "hook_files": hook_files,
             "password_files": password_files,
+            "schedule_values": schedule_values,
             "server_repositories": server_repositories,
         }

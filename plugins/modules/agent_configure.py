@@ -52,6 +52,10 @@ options:
     description: By path, the commands that the configurations run around a backup. They may hold secrets.
     type: dict
     default: {}
+  passwords:
+    description: By path, the passwords of databases; null keeps the one that is there.
+    type: dict
+    default: {}
 attributes:
   check_mode: {support: full, description: Says what would be made; a diff shows no value that may be secret.}
 """
@@ -161,6 +165,20 @@ def write_hooks(host, directory, hooks):
         host.file(file, command + "\n", 0o600, show=False)
 
 
+def write_passwords(host, directory, passwords):
+    """Put the databases' passwords in place; fails where one is to stay that is not there."""
+    if passwords or os.path.isdir(directory):
+        host.directory(directory, 0o700)
+    for file, password in passwords.items():
+        if password is not None:
+            host.file(file, password + "\n", 0o600, show=False)
+        elif not os.path.exists(file):
+            host.fail(
+                f"the password of a database is not known here and {file} does not exist: provision this host "
+                "from the controller, or set its password in agent_databases"
+            )
+
+
 def complaint(output):
     """borgmatic's reasons by option, without the values that it quotes: they may be secret."""
     told = []
@@ -243,6 +261,7 @@ def main():
             "repositories": {"type": "list", "elements": "dict", "required": True, "no_log": False},
             "configs": {"type": "dict", "required": True, "no_log": True},
             "hooks": {"type": "dict", "default": {}, "no_log": True},
+            "passwords": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -265,10 +284,12 @@ def main():
     host.file(known_hosts, pins, 0o644)
     hooks = module.params["hooks"]
     write_hooks(host, f"{etc}/hooks", hooks)
+    passwords = module.params["passwords"]
+    write_passwords(host, f"{etc}/databases", passwords)
     write_configs(
         host, etc, {f"{etc}/borgmatic/{key}.yaml": text for key, text in module.params["configs"].items()}
     )
-    for file in set(glob.glob(f"{etc}/hooks/*")) - set(hooks):
+    for file in set(glob.glob(f"{etc}/hooks/*") + glob.glob(f"{etc}/databases/*")) - {*hooks, *passwords}:
         host.absent(file)
     agent = {**module.params["agent"], "init": init_system(), "borg": BORG, "borgmatic": BORGMATIC}
     host.file(f"{etc}/agent.json", json.dumps(agent, indent=1) + "\n", 0o600)
@@ -289,7 +310,8 @@ def main():
                 "key_exported": exported,
             }
         )
-    host.exit(saveos={"repositories": states})
+    version = module.params["agent"].get("policy_version")
+    host.exit(saveos={"repositories": states, **({"policy_version": version} if version else {})})
 
 
 if __name__ == "__main__":
