@@ -30,6 +30,7 @@ from saveos.policies import versions
 from saveos.policies.models import Policy
 from saveos.repositories.models import Repository
 from saveos.restores.models import Restore
+from saveos.secrets.models import Escrow, RecoveryKey
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
@@ -74,6 +75,7 @@ def seed(session: Session, count: int = 60) -> Seeded:
     hosts = _hosts(session, tenant_id, policy, chance, count)
     _groups(session, tenant_id, hosts)
     repositories = _repositories(session, tenant_id, hosts, store)
+    _recovery(session, tenant_id, repositories)
     archives = _history(session, tenant_id, hosts, repositories, chance, days=30 if count <= 500 else 14)
     session.flush()
     _heartbeats(session, tenant_id, hosts)
@@ -221,6 +223,30 @@ def _heartbeats(session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, An
                 updated_at=now() + timedelta(hours=1),  # for as long as tests look
             )
         )
+
+
+def _recovery(session: Session, tenant_id: uuid.UUID, repositories: dict[uuid.UUID, uuid.UUID]) -> None:
+    """A managed recovery key, to which most hosts sealed; some did to an earlier one, some not at all."""
+    old = RecoveryKey(
+        tenant_id=tenant_id, public_key="b2xk", fingerprint="0" * 64, mode="offline", retired_at=now()
+    )
+    key = RecoveryKey(tenant_id=tenant_id, public_key="bmV3", fingerprint="5e" * 32, mode="managed")
+    session.add_all((old, key))
+    session.flush()
+    rows = [
+        {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "repository_id": repository_id,
+            "host_id": host_id,
+            "recovery_key_id": old.id if number % 17 == 3 else key.id,
+            "sealed": b"sealed",
+            "digest": "0" * 64,
+        }
+        for number, (host_id, repository_id) in enumerate(repositories.items())
+        if number % 19 != 5
+    ]
+    session.execute(insert(Escrow), rows)
 
 
 def _enrolment(session: Session, tenant_id: uuid.UUID, hosts: list[dict[str, Any]]) -> None:

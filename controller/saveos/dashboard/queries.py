@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, case, exists, false, func, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from saveos.accounts.models import Audit
 from saveos.alerts.models import UNRESOLVED, Alert
@@ -28,6 +28,8 @@ from saveos.hosts.service import has_drift, protection
 from saveos.jobs.models import ACTIVE, Job, JobHost
 from saveos.policies.models import Policy
 from saveos.repositories.models import Repository
+from saveos.secrets.models import Escrow
+from saveos.secrets.service import current_key
 
 HISTORY_DAYS = 14
 PROBLEM_STATES = ("partial", "failed", "timed_out", "lost")
@@ -64,6 +66,16 @@ class Running:
     def is_quiet(self) -> bool:
         """Whether nothing was heard of it for two minutes; agents tell at least once a minute."""
         return self.run.updated_at < now() - timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class EscrowRow:
+    """A repository and the state of its newest escrow: none, stale or fresh."""
+
+    repository_id: uuid.UUID
+    host: str
+    state: str
+    created_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -263,6 +275,46 @@ def count_waiting(session: Session, tenant_id: uuid.UUID) -> int:
     """Return how many hosts wait for approval."""
     query = select(func.count()).where(Registration.state == "waiting", Registration.tenant_id == tenant_id)
     return session.scalar(query) or 0
+
+
+def escrows(
+    session: Session, tenant_id: uuid.UUID, *, state: str, after: tuple[str, uuid.UUID] | None, limit: int
+) -> list[EscrowRow]:
+    """Return up to `limit` repositories by host, with the state of their escrow; of one state, or of all."""
+    kind = _escrow_state(session, tenant_id)
+    query = _escrows(tenant_id, Repository.id, Host.name, kind.label("kind"), Escrow.created_at)
+    if state:
+        query = query.where(kind == state)
+    if after:
+        query = query.where(tuple_(Host.name, Repository.id) > after)
+    rows = session.execute(query.order_by(Host.name, Repository.id).limit(limit))
+    return [EscrowRow(*row) for row in rows]
+
+
+def count_escrows(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
+    """Return the number of repositories by the state of their escrow."""
+    kind = _escrow_state(session, tenant_id).label("kind")
+    return dict(session.execute(_escrows(tenant_id, kind, func.count()).group_by(kind)).tuples().all())
+
+
+def _escrow_state(session: Session, tenant_id: uuid.UUID) -> ColumnElement[str]:
+    key = current_key(session, tenant_id)
+    is_fresh = Escrow.recovery_key_id == key.id if key else false()
+    return case((Escrow.id.is_(None), "none"), (is_fresh, "fresh"), else_="stale")
+
+
+def _escrows(tenant_id: uuid.UUID, *columns: Any) -> Select[Any]:
+    """Return a query over the initialised repositories of hosts in care, each with its newest escrow."""
+    newer = aliased(Escrow)
+    newest = ~exists().where(newer.repository_id == Escrow.repository_id, newer.id > Escrow.id)
+    return (
+        select(*columns)
+        .select_from(Repository)
+        .join(Host, Host.id == Repository.host_id)
+        .outerjoin(Escrow, and_(Escrow.repository_id == Repository.id, newest))
+        .where(Repository.tenant_id == tenant_id, Host.state != "decommissioned")
+        .where(Repository.initialised_at.is_not(None))
+    )
 
 
 def policies(session: Session, tenant_id: uuid.UUID) -> list[str]:

@@ -1,21 +1,29 @@
 """Log-in, log-out, one-time password, settings of the reader."""
 
-from typing import Annotated
+import uuid
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from saveos.accounts import service
-from saveos.accounts.access import CurrentActor, client_address, cookie_name
-from saveos.accounts.models import User
-from saveos.core import i18n
-from saveos.core.errors import Forbidden, Problem
+from saveos.accounts.access import CurrentActor, client_address, cookie_name, describe
+from saveos.accounts.models import Tenant, User
+from saveos.checkins import service as checkins
+from saveos.core import i18n, tls
+from saveos.core.errors import Forbidden, Invalid, Problem
+from saveos.core.pagination import decode_cursor, split
 from saveos.core.web import StateDep, check_same_origin
-from saveos.dashboard.rendering import THEMES, YEAR, View, bare, redirect, view
+from saveos.dashboard import queries
+from saveos.dashboard.rendering import THEMES, YEAR, View, bare, redirect, url, view
+from saveos.secrets import service as secrets
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=1000)]
+Filter = Annotated[str, Query(max_length=1000)]
 MIN_PASSWORD = 10
+MAX_TOKENS = 100
+LIMIT = 50
 
 
 @router.get("/login")
@@ -138,9 +146,69 @@ Reader = Annotated[View, Depends(view("hosts:read"))]
 
 
 @router.get("/settings")
-def show_settings(page: Reader) -> Response:
-    """Show language, theme, password."""
-    return page.render("settings/page.html", user=_user(page), error="", problems={})
+def show_settings(page: Reader, state: StateDep) -> Response:
+    """Show language, theme, password, and how the installation is trusted."""
+    return _settings(page, state, {})
+
+
+def _settings(page: View, state: StateDep, problems: dict[str, str]) -> Response:
+    tenant = page.session.get_one(Tenant, page.tenant_id)
+    own = service.list_tokens(page.session, page.tenant_id, None, MAX_TOKENS, owner=page.actor.user_id)
+    system: dict[str, Any] = {}
+    if page.actor.may("system:read"):
+        system = {
+            "identity": tls.current(state.settings.home) if state.settings.serves_tls else None,
+            "public_url": state.settings.public_url,
+            "recovery": secrets.current_key(page.session, page.tenant_id),
+            "escrows": queries.count_escrows(page.session, page.tenant_id),
+            "stats": checkins.agent_stats(page.session, page.tenant_id),
+            "public_key": tenant.ssh_public_key,
+        }
+    return page.render(
+        "settings/page.html",
+        422 if problems else 200,
+        user=_user(page),
+        error="",
+        problems=problems,
+        own_tokens=own,
+        system=system,
+    )
+
+
+@router.get("/settings/recovery")
+def list_escrows(
+    page: Annotated[View, Depends(view("system:read"))], state: Filter = "", cursor: Filter = ""
+) -> Response:
+    """List repositories with the state of their escrow, by host."""
+    found = queries.escrows(page.session, page.tenant_id, state=state, after=_after(cursor), limit=LIMIT + 1)
+    rows, following = split(found, LIMIT, lambda row: [row.host, str(row.repository_id)])
+    return page.render(
+        "settings/recovery.html",
+        rows=rows,
+        recovery=secrets.current_key(page.session, page.tenant_id),
+        counts=queries.count_escrows(page.session, page.tenant_id),
+        state=state,
+        first_page=url("/settings/recovery", state=state) if cursor else "",
+        next_page=url("/settings/recovery", state=state, cursor=following) if following else "",
+    )
+
+
+def _after(cursor: str) -> tuple[str, uuid.UUID] | None:
+    if not cursor:
+        return None
+    name, key = decode_cursor(cursor, 2)
+    try:
+        return str(name), uuid.UUID(key)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Invalid("the cursor belongs to another list", field="cursor") from error
+
+
+@router.post("/settings/tokens/{token_id}/revoke")
+def revoke_own_token(page: Annotated[View, Depends(view("tokens:own"))], token_id: uuid.UUID) -> Response:
+    """End an API token of one's own."""
+    service.revoke_token(page.session, page.tenant_id, token_id, owner=_user(page).id)
+    describe(page.session, f"token:{token_id}")
+    return redirect("/settings#tokens", "revoked")
 
 
 @router.post("/settings/display")
@@ -170,8 +238,7 @@ def change_password(
     if not problems:
         return redirect("/settings", "password")
     with state.database.session() as session:
-        page = View(request, session, actor)
-        return page.render("settings/page.html", 422, user=_user(page), error="", problems=problems)
+        return _settings(View(request, session, actor), state, problems)
 
 
 def _user(page: View) -> User:

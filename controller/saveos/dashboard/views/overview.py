@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 
 from saveos.core.i18n import day, gettext, ngettext, number
 from saveos.dashboard import queries, words
-from saveos.dashboard.rendering import View, view
+from saveos.dashboard.rendering import View, environment, view
 from saveos.hosts import service as hosts
 from saveos.jobs import service as jobs
 
@@ -54,7 +54,6 @@ def show_overview(page: Annotated[View, Depends(view("hosts:read"))]) -> Respons
         "stored": stored,
         "original": original,
     }
-    running = jobs.list_jobs(page.session, page.tenant_id, limit=SHOWN, state="active")
     return page.render(
         "overview/page.html",
         guide=None,
@@ -63,9 +62,24 @@ def show_overview(page: Annotated[View, Depends(view("hosts:read"))]) -> Respons
         days=_bars(days),
         days_label=_days_label(days),
         attention=queries.host_rows(page.session, _needing(page, counts)),
-        running=queries.job_rows(page.session, running),
         matrix=queries.job_matrix(page.session, page.tenant_id),
+        **_running(page),
     )
+
+
+@router.get("/running")
+def show_running(page: Annotated[View, Depends(view("hosts:read"))]) -> Response:
+    """Return what goes on, alone: the overview's live part."""
+    return HTMLResponse(environment().get_template("overview/running.html").render(**_running(page)))
+
+
+def _running(page: View) -> dict[str, Any]:
+    active = jobs.list_jobs(page.session, page.tenant_id, limit=SHOWN, state="active")
+    return {
+        "running": queries.job_rows(page.session, active),
+        "backups": queries.running_now(page.session, page.tenant_id, SHOWN),
+        "running_count": queries.count_running(page.session, page.tenant_id),
+    }
 
 
 def _guide(page: View, known: int) -> list[Step]:
@@ -76,11 +90,13 @@ def _guide(page: View, known: int) -> list[Step]:
     return [
         Step(
             gettext("Add a host"),
-            gettext("Name and address; SaveOS shows the machine's fingerprint, you confirm it."),
+            gettext(
+                "Paste one line on it, or let SaveOS come over SSH: name and address, and you confirm its key."
+            ),
             known > 0,
             known == 0,
-            "/hosts/new",
-            gettext("Add a host"),
+            "/hosts/enrol",
+            gettext("Enrol hosts"),
         ),
         Step(
             gettext("Provision it"),
