@@ -72,7 +72,7 @@ def test_it_is_enrolled_provisioned_and_backed_up(told: str, directory: Path) ->
         agents = [each for each in hosts.values() if each["is_agent"]]
         assert [each["protection"] for each in agents] == ["protected"] * 3
         archives = person.get("/api/v1/archives").json()["items"]
-        assert sorted(each["host_name"] for each in archives) == ["db", "old", "web"]
+        assert sorted(each["host"] for each in archives) == ["db", "old", "web"]
         page = person.get("/")
         assert page.status_code == 200
         assert "vault" in person.get("/hosts").text

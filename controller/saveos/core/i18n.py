@@ -189,6 +189,11 @@ def moment_in(value: datetime, place: str) -> str:
     return format_datetime(value, "EEE d MMM, HH:mm z", tzinfo=_load_zone(place), locale=_locale())
 
 
+def clock(value: datetime) -> str:
+    """Return the time of day in the reader's zone."""
+    return format_datetime(value, "HH:mm", tzinfo=_zone.get(), locale=_locale())
+
+
 def moment_exact(value: datetime | None) -> str:
     """Return a date and time with seconds and zone, for titles."""
     if value is None:

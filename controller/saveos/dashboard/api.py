@@ -15,11 +15,13 @@ from saveos.dashboard.views import (
     hosts,
     jobs,
     overview,
+    policies,
     schedules,
 )
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
-for each in (overview, add_host, bulk, enrol, hosts, jobs, archives, alerts, schedules, find, accounts):
+PAGES = (overview, add_host, bulk, enrol, hosts, jobs, archives, alerts, policies, schedules, find, accounts)
+for each in PAGES:
     router.include_router(each.router)
 router.include_router(feed.router)
 

@@ -33,8 +33,8 @@ def problems(error: ValidationError | Problem, fields: Container[str]) -> tuple[
 
 
 def _place(path: list[str], fields: Container[str]) -> str:
-    """Return the field that a problem's place names: the innermost one that the form has."""
-    return next((part for part in reversed(path) if part in fields), "")
+    """Return the field that a problem's place names: the outermost one that the form has."""
+    return next((part for part in path if part in fields), "")
 
 
 def _sentence(text: str) -> str:

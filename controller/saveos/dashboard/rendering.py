@@ -54,6 +54,7 @@ def environment() -> Environment:
     made.install_gettext_callables(i18n.gettext, i18n.ngettext, newstyle=True)  # type: ignore[attr-defined]
     made.filters.update(
         ago=i18n.ago,
+        clock=i18n.clock,
         duration=i18n.duration,
         moment=i18n.moment,
         moment_exact=i18n.moment_exact,

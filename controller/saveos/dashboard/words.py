@@ -108,6 +108,11 @@ registrations = {
     "refused": Shown("idle", mark("Refused")),
     "failed": Shown("bad", mark("Failed")),
 }
+escrows = {
+    "none": Shown("bad", mark("Not sealed")),
+    "stale": Shown("warn", mark("Sealed to an earlier key")),
+    "fresh": Shown("good", mark("Sealed")),
+}
 tokens = {
     "active": Shown("good", mark("Active")),
     "expired": Shown("idle", mark("Expired")),

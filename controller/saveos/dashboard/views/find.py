@@ -46,7 +46,7 @@ def _hosts(found: list[Any]) -> list[dict[str, str]]:
 
 def _places(page: View) -> list[dict[str, str]]:
     # icon="layout-dashboard" icon="history" icon="restore" icon="settings" icon="plus"
-    # icon="bell" icon="alert-triangle" icon="calendar-time"
+    # icon="bell" icon="alert-triangle" icon="calendar-time" icon="clipboard-list"
     places = [
         _result("/", "layout-dashboard", gettext("Overview"), gettext("page")),
         _result("/hosts", "server-2", gettext("Hosts"), gettext("page")),
@@ -55,6 +55,7 @@ def _places(page: View) -> list[dict[str, str]]:
         _result("/alerts", "bell", gettext("Alerts"), gettext("page")),
         _result("/archives", "history", gettext("Archives"), gettext("page")),
         _result("/restores", "restore", gettext("Restores"), gettext("page")),
+        _result("/policies", "clipboard-list", gettext("Policies"), gettext("page")),
         _result("/schedules", "calendar-time", gettext("Schedules"), gettext("page")),
         _result("/settings", "settings", gettext("Settings"), gettext("page")),
     ]

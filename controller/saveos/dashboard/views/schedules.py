@@ -242,7 +242,7 @@ def _editor(
     form: dict[str, Any],
     error: ValidationError | Problem | None = None,
 ) -> Response:
-    found, sentence = forms.problems(error, {*EMPTY, "targets", "jitter_seconds"}) if error else ({}, "")
+    found, sentence = forms.problems(error, {*EMPTY, "jitter_seconds"}) if error else ({}, "")
     if "jitter_seconds" in found:
         found["jitter_minutes"] = found.pop("jitter_seconds")
     return page.render(
