@@ -6,6 +6,7 @@ BODIES = {
     ("PATCH", "/api/v1/policies/{policy}"): {"jitter_minutes": 1},
     ("PATCH", "/api/v1/repositories/{repository_id}"): {"quota": "1G"},
     ("PATCH", "/api/v1/users/{user_id}"): {"role": "viewer"},
+    ("PATCH", "/api/v1/schedules/{schedule}"): {"jitter_seconds": 1},
 }
 
 
@@ -41,6 +42,7 @@ def things(api):
         "repository_id": repository["id"],
         "token_id": token["id"],
         "user_id": api.get("/users").json()["items"][0]["id"],
+        "schedule": api.get("/schedules").json()["items"][0]["id"],
         "archive_id": api.get("/archives").json()["items"][0]["id"],
         "run_id": run_id,
     }

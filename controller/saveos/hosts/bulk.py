@@ -33,7 +33,9 @@ class Chosen:
     id: uuid.UUID
     name: str
     state: str
-    tags: tuple[str, ...] = ()
+    tags: Sequence[str]
+    is_agent: bool
+    own_policy_id: uuid.UUID | None
 
 
 @dataclass
@@ -117,9 +119,8 @@ def change_members(
     """Put hosts into groups, or take them out of them. Raises Invalid on a group that does not exist."""
     groups = find_groups(session, tenant_id, names)
     query = select(GroupMember.host_id, GroupMember.group_id)
-    members = set(
-        session.execute(query.where(GroupMember.group_id.in_([group.id for group in groups]))).tuples()
-    )
+    known = query.where(GroupMember.group_id.in_([group.id for group in groups]))
+    members = {(host_id, group_id) for host_id, group_id in session.execute(known)}
     outcome, rows = Outcome(), []
     for host in hosts:
         changes = [group.id for group in groups if ((host.id, group.id) in members) is not add]
@@ -168,8 +169,8 @@ def summary(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _select(session: Session, where: Sequence[ColumnElement[bool]]) -> list[Chosen]:
-    query = select(Host.id, Host.name, Host.state, Host.tags).where(*where).order_by(Host.name)
-    return [Chosen(key, name, state, tuple(tags)) for key, name, state, tags in session.execute(query)]
+    columns = (Host.id, Host.name, Host.state, Host.tags, Host.is_agent, Host.own_policy_id)
+    return [Chosen(*row) for row in session.execute(select(*columns).where(*where).order_by(Host.name))]
 
 
 def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -93,13 +93,13 @@ def _assign(session: Session, tenant_id: uuid.UUID, hosts: list[Chosen], ref: st
         except NotFound as error:
             raise Invalid(error.detail, field="policy") from error
     wanted = policy.id if policy else None
-    outcome, rows = Outcome(), {host.id: host for host in _rows(session, hosts)}
+    outcome = Outcome()
     for host in hosts:
         if host.state == "decommissioned":
             outcome.refuse(host, "was taken out: add it again first")
-        elif not rows[host.id].is_agent:
+        elif not host.is_agent:
             outcome.refuse(host, "is no agent, so no policy is for it")
-        elif rows[host.id].own_policy_id == wanted:
+        elif host.own_policy_id == wanted:
             outcome.unchanged += 1
         else:
             outcome.change.append(host)

@@ -48,7 +48,7 @@ def create_schedule(session: SessionDep, actor: Writer, body: ScheduleIn) -> Sch
 
 
 @router.get("/schedules/preview")
-def preview_schedule(
+def preview_times(
     _actor: Reader,
     cron: Text,
     zone: Text = "UTC",
