@@ -51,6 +51,7 @@ from saveos.schedules.service import ensure_default as ensure_schedule
 from saveos.worker import Worker
 
 FEATURES = (
+    checkins,  # first, because a request is matched with one route after the other and agents ask most
     accounts,
     secrets,
     hosts,
@@ -58,7 +59,6 @@ FEATURES = (
     repositories,
     policies,
     archives,
-    checkins,
     jobs,
     restores,
     maintenance,

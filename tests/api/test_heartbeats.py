@@ -93,7 +93,7 @@ def test_a_wrong_clock_is_seen_and_hides_nothing(api, host, off):
         ({"spool": 2**63}, 422, "spool"),
         ({"load": [-1]}, 422, "load.0"),
         ({"versions": {"a\x00\ud800": "1\x00\ud800"}}, 200, None),
-        ({"disks": [{"path": "/\x00\ud800" * 500, "total": 1, "free": 1}] * 500}, 200, None),
+        ({"disks": [{"path": "/\x00\ud800" * 50, "total": 1, "free": 1}] * 70}, 200, None),
         ({"versions": {str(n): "1" for n in range(1000)}}, 200, None),
         ({"os": "x" * 100_000}, 413, None),
     ],

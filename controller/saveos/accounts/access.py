@@ -4,11 +4,11 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
-from sqlalchemy import or_, select, update
+from sqlalchemy import Table, or_, select, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.models import Login, Token, User
@@ -21,6 +21,8 @@ from saveos.core.settings import Settings
 from saveos.core.web import SAFE_METHODS, SessionDep, StateDep, check_same_origin
 
 TOUCH_EVERY = timedelta(minutes=1)
+TOKENS = cast(Table, Token.__table__)
+AGENT_FIELDS = ("hash", "tenant_id", "host_id", "id", "expires_at", "last_used_at")
 
 bearer_scheme = HTTPBearer(auto_error=False, description="An API or agent token")
 cookie_scheme = APIKeyCookie(name="saveos_session", auto_error=False, description="A dashboard session")
@@ -159,11 +161,10 @@ class Agent:
 def find_agents(session: Session, hashes: Collection[str]) -> dict[str, Agent]:
     """Return the agents behind hashed tokens; tokens of people, unknown and expired ones are left out."""
     at = now()
-    columns = (Token.hash, Token.tenant_id, Token.host_id, Token.id, Token.expires_at, Token.last_used_at)
-    query = select(*columns).where(Token.hash.in_(hashes), Token.kind == "agent")
+    query = select(*(TOKENS.c[name] for name in AGENT_FIELDS)).where(TOKENS.c.hash.in_(hashes), TOKENS.c.kind == "agent")
     return {
         hash_: Agent(tenant_id, host_id, token_id, used is None or used <= at - TOUCH_EVERY)
-        for hash_, tenant_id, host_id, token_id, expires_at, used in session.execute(query)
+        for hash_, tenant_id, host_id, token_id, expires_at, used in session.connection().execute(query)
         if host_id is not None and (expires_at is None or expires_at > at)
     }
 

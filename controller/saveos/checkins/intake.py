@@ -1,7 +1,8 @@
 """The fast way in for agents: one thread stores what has come in one transaction, then all are answered.
 
-While one batch is being written the next gathers by itself, so a batch is as large as the load asks for and
-nobody waits for a timer. An answer means that the transaction is on the disk. See docs/decisions/0010.
+While one batch is being written the next gathers by itself, so a batch is as large as the load asks for; a
+letter that comes alone waits for nobody. An answer means that the transaction is on the disk.
+See docs/decisions/0010-group-commit.md.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from saveos.core.security import token_hash
 BATCH = 200  # messages of one transaction at most
 BATCH_BYTES = 2 * 1024 * 1024  # bodies of one transaction at most, but always one
 WAITING_BYTES = 64 * 1024 * 1024  # bodies that wait at most
+GATHER_SECONDS = 0.005  # how long a batch waits for as many letters as the one before it had
 MESSAGE_COST = 1024  # bytes that a message counts beside its body
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Intake:
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
+        self._last = 1  # letters of the last batch
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._thread.start()
 
@@ -101,6 +104,8 @@ class Intake:
         with self._changed:
             while not self._letters and not self._closed:
                 self._changed.wait()
+            if len(self._letters) < self._last:
+                self._changed.wait_for(lambda: len(self._letters) >= self._last or self._closed, GATHER_SECONDS)
             batch: list[Letter] = []
             size = 0
             while self._letters and len(batch) < BATCH and (not batch or size < BATCH_BYTES):
@@ -108,6 +113,7 @@ class Intake:
                 size += letter.cost
                 batch.append(letter)
             self._bytes -= size
+            self._last = len(batch)
         return batch
 
     def _store(self, batch: Sequence[Letter]) -> "list[Outcome | Exception]":

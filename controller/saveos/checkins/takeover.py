@@ -38,6 +38,8 @@ from saveos.repositories.report import Claim, record_claims
 NO_ARCHIVE = "the run says it succeeded, but it made no archive"
 STOLEN = "another host told of this run"
 
+REPOSITORIES = cast(Table, Repository.__table__)
+RUNNING = cast(Table, RunningBackup.__table__)
 Outcome = CheckinOut | HeartbeatOut | Problem | None
 
 
@@ -163,9 +165,9 @@ def _take_runs(
 
 
 def _repositories(session: Session, host_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, set[uuid.UUID]]:
-    query = select(Repository.host_id, Repository.id).where(Repository.host_id.in_(host_ids))
+    query = select(REPOSITORIES.c.host_id, REPOSITORIES.c.id).where(REPOSITORIES.c.host_id.in_(host_ids))
     owned: dict[uuid.UUID, set[uuid.UUID]] = {host_id: set() for host_id in host_ids}
-    for host_id, repository_id in session.execute(query):
+    for host_id, repository_id in session.connection().execute(query):
         owned[host_id].add(repository_id)
     return owned
 
@@ -272,11 +274,17 @@ class _Due:
         found = session.scalars(select(Policy).where(Policy.id.in_(wanted))) if wanted else ()
         self._policies = {policy.id: policy for policy in found}
         self._defaults: dict[uuid.UUID, Policy | None] = {}
+        self._known: dict[tuple[uuid.UUID, datetime], datetime] = {}
 
     def at(self, host: Standing, finished_at: datetime) -> datetime | None:
         """Return when the archive after this one must be there; None without a policy."""
         policy = self._policies.get(host.policy_id) if host.policy_id else self._default(host.tenant_id)
-        return due_at(policy, finished_at) if policy else None
+        if policy is None:
+            return None
+        key = policy.id, finished_at.replace(second=0, microsecond=0)
+        if key not in self._known:
+            self._known[key] = due_at(policy, finished_at)
+        return self._known[key]
 
     def _default(self, tenant_id: uuid.UUID) -> Policy | None:
         if tenant_id not in self._defaults:
@@ -326,10 +334,10 @@ def _take_running(session: Session, messages: Sequence[Message]) -> None:
     ended = {record.run_id for message in messages for record in message.records}
     idle = {each.host_id for each in messages if each.heartbeat and each.heartbeat.running is None}
     if ended or idle:
-        by_host = RunningBackup.host_id.in_({message.host_id for message in messages})
-        by_what = RunningBackup.run_id.in_(ended) | RunningBackup.host_id.in_(idle)
-        gone = delete(RunningBackup).where(by_host, by_what).returning(RunningBackup.tenant_id)
-        for tenant_id in session.scalars(gone.execution_options(synchronize_session=False)).all():
+        by_host = RUNNING.c.host_id.in_({message.host_id for message in messages})
+        by_what = RUNNING.c.run_id.in_(ended) | RUNNING.c.host_id.in_(idle)
+        gone = delete(RUNNING).where(by_host, by_what).returning(RUNNING.c.tenant_id)
+        for tenant_id in session.connection().execute(gone).scalars().all():
             touch(session, tenant_id, "running")
     told = {message.host_id: (message, message.progress) for message in messages if message.progress}
     ended |= _tellers(session, {progress.run_id for _, progress in told.values()}).keys()
