@@ -1,0 +1,124 @@
+"""The listing of an archive, as the real borg prints it, reaches a controller in pieces, whatever breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from saveos.archives.listings import read
+
+
+class Controller(ThreadingHTTPServer):
+    """Wants the listing of `archive`; keeps what it gets, and refuses the request number `refuse`."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.archive, self.got, self.whole, self.puts, self.refuse = "", b"", False, 0, 0
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def _answer(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        server = self.server
+        archive = None if server.whole else server.archive
+        self._answer(200, {"archive": archive, "base": None, "received": {"": len(server.got)}})
+
+    def do_POST(self):
+        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for run in told.get("runs", []):
+            self.server.archive = run["results"][0]["archive"]["id"]
+        self._answer(200, {})
+
+    def do_PUT(self):
+        server = self.server
+        piece = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.puts += 1
+        if server.puts == server.refuse:
+            self._answer(503, {"detail": "try again"})
+            return
+        query = parse_qs(urlsplit(self.path).query)
+        assert int(query["offset"][0]) == len(server.got)
+        server.got += piece
+        server.whole = query["last"] == ["true"]
+        self._answer(200, {"received": len(server.got)})
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def controller(backed, agent):
+    server = Controller()
+    data = json.loads((backed.etc / "agent.json").read_text())
+    data["controller"]["url"] = f"http://127.0.0.1:{server.server_port}"
+    (backed.etc / "agent.json").write_text(json.dumps(data))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def back_up(backed, controller):
+    code, record = backed.run("backup", "--wait")
+    assert code == 0, record
+    backed.run("catalogue")  # waits for the run's own sending
+    assert controller.archive == record["results"][0]["archive"]["id"]
+
+
+def test_every_path_is_listed_as_it_is(backed, controller):
+    for name in (b"odd\xff name", b"odd\xfe name", b"odd? really"):
+        (backed.sources / "sub" / os.fsdecode(name)).write_bytes(b"x" * 10)
+    back_up(backed, controller)
+    code, answer = backed.run("catalogue")  # the run itself may have been faster
+    assert code == 0, answer
+    assert controller.whole
+    items = {item.path: item for item in read([controller.got], print)}
+    top = os.fsencode(backed.sources)
+    expected = {top: os.lstat(top)}
+    for folder, folders, files in os.walk(top):
+        for name in folders + files:
+            path = folder + b"/" + name
+            expected[path] = os.lstat(path)
+    found = {path: item for path, item in items.items() if path == top or path.startswith(top + b"/")}
+    assert found.keys() == expected.keys()
+    for path, status in expected.items():
+        assert found[path].mode == status.st_mode, path
+        assert found[path].mtime == int(status.st_mtime), path
+    assert found[top + b"/sub/odd\xff name"].size == 10
+    assert backed.run("catalogue")[1]["listings"][0]["archive"] is None
+
+
+def test_an_interrupted_listing_goes_on(backed, controller, agent, monkeypatch):
+    back_up(backed, controller)
+    controller.got, controller.whole, controller.puts = b"", False, 0
+    settings = agent.load_settings(backed.etc)
+    monkeypatch.setattr(agent, "LISTING_PIECE", 100)
+    controller.refuse = 3
+    first = agent.send_listings(settings)
+    assert "try again" in first[0]["error"]["message"]
+    assert len(controller.got) == 200
+    controller.refuse = 0
+    assert agent.send_listings(settings)[0]["archive"] == controller.archive
+    assert {item.path.rpartition(b"/")[2] for item in read([controller.got], print)} >= {b"plain", b"new\nline"}
+    assert list((settings.state / "listings").iterdir()) == []
+
+
+def test_a_backup_sends_its_listing_by_itself(backed, controller):
+    back_up(backed, controller)
+    deadline = time.monotonic() + 30
+    while not controller.whole:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
