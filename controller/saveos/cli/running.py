@@ -72,9 +72,8 @@ def _tls(settings: Settings) -> "tuple[ssl.SSLContext, Keeper] | tuple[None, Non
         context = tls.server_context(identity)
     except (tls.BrokenIdentity, OSError) as error:
         raise CommandError(f"{error}", FAILED) from error
-    log = logging.getLogger("saveos.tls")
-    log.info("HTTPS with the controller's own CA, pin %s", identity.ca_pin)
-    return context, tls.Keeper(context, identity, look, log.warning)
+    logging.getLogger(__name__).info("HTTPS with the controller's own CA, pin %s", identity.ca_pin)
+    return context, tls.Keeper(context, identity, look)
 
 
 def work() -> None:

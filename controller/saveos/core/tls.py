@@ -9,6 +9,7 @@ import base64
 import fcntl
 import hashlib
 import ipaddress
+import logging
 import os
 import ssl
 import threading
@@ -25,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from saveos.core.clock import now as clock_now
+
+log = logging.getLogger(__name__)
 
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=90)
@@ -146,11 +149,10 @@ class Keeper(threading.Thread):
         context: ssl.SSLContext,
         identity: Identity,
         look: Callable[[], Identity],
-        log: Callable[[str], None],
         seconds: float = LOOK_SECONDS,
     ) -> None:
         super().__init__(name="saveos-tls", daemon=True)
-        self._context, self._identity, self._look, self._log = context, identity, look, log
+        self._context, self._identity, self._look = context, identity, look
         self._seconds = seconds
         self._ended = threading.Event()
 
@@ -160,7 +162,7 @@ class Keeper(threading.Thread):
             try:
                 self.look_once()
             except (BrokenIdentity, OSError, ssl.SSLError, ValueError) as error:
-                self._log(f"the certificate could not be renewed: {error}")
+                log.error("the certificate could not be renewed: %s", error)
 
     def look_once(self) -> bool:
         """Put the certificate in force when it is another one; return whether it was."""
@@ -169,7 +171,7 @@ class Keeper(threading.Thread):
             return False
         self._context.load_cert_chain(found.cert_path, found.key_path)
         self._identity = found
-        self._log(f"the certificate was renewed; it ends {found.not_after:%Y-%m-%d %H:%M} UTC")
+        log.info("the certificate was renewed; it ends %s", found.not_after)
         return True
 
     def stop(self) -> None:

@@ -4,12 +4,14 @@ import json
 import uuid
 from typing import Any
 
+from saveos.core import sealing, tls
 from saveos.jobs import queue
 from saveos.jobs.models import JobHost
 from saveos.maintenance import variables
 from saveos.maintenance.operations import OPERATIONS
 from saveos.policies import service as policies
 from saveos.policies.schemas import PolicyIn
+from saveos.secrets import service as secrets
 from sqlalchemy import update
 
 
@@ -84,3 +86,20 @@ def test_supervisor_gives_up_before_the_lease_ends(
     enqueue([add_host("web1")])
     spec = play(database, settings)
     assert spec.lease + spec.grace < settings.lease_seconds
+
+
+def test_agents_are_told_whom_to_trust_and_to_seal_to(
+    database: Any, settings: Any, add_host: Any, enqueue: Any, tenant_id: Any
+) -> None:
+    enqueue([add_host("web1")])
+    found = play(database, settings).targets[0].variables
+    assert (found["agent_controller_ca"], found["agent_recovery_public_key"]) == ("", "")
+    ours = settings.model_copy(update={"tls": "on"})
+    identity = tls.ensure(settings.home, ["controller.test"])
+    public = sealing.new_pair()[0]
+    with database.session() as session:
+        secrets.init_recovery(session, tenant_id, public)
+    enqueue([add_host("web2")])
+    found = play(database, ours).targets[0].variables
+    assert found["agent_controller_ca"] == identity.ca_pem
+    assert found["agent_recovery_public_key"] == public
