@@ -86,13 +86,12 @@ def resolve_alert(session: Session, tenant_id: uuid.UUID, rule: str, object_: st
     return True
 
 
-def count_alerts(session: Session, tenant_id: uuid.UUID | None) -> list[tuple[str, str, str, str, int]]:
+def count_alerts(session: Session, tenant_id: uuid.UUID | None) -> Sequence[Any]:
     """Return (tenant's name, rule, severity, state, number) of unresolved alerts, of one tenant or all."""
     kind = (Tenant.name, Alert.rule, Alert.severity, Alert.state)
     query = select(*kind, func.count()).join(Tenant, Tenant.id == Alert.tenant_id)
     query = query.where(Alert.state != "resolved").group_by(*kind).order_by(*kind)
-    rows = session.execute(query.where(Alert.tenant_id == tenant_id) if tenant_id else query)
-    return list(rows.tuples())
+    return session.execute(query.where(Alert.tenant_id == tenant_id) if tenant_id else query).all()
 
 
 def get_alert(session: Session, tenant_id: uuid.UUID, alert_id: uuid.UUID) -> Alert:
