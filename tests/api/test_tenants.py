@@ -45,6 +45,7 @@ def things(api):
         "schedule": api.get("/schedules").json()["items"][0]["id"],
         "archive_id": api.get("/archives").json()["items"][0]["id"],
         "run_id": run_id,
+        "enrolment_token": api.made("/enrolment/tokens", {"name": "t"})["id"],
     }
 
 
