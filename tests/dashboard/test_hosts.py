@@ -5,9 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Page, expect
+from saveos.accounts.service import set_agent_token
+from saveos.checkins.models import RunningBackup
+from saveos.core import security
+from saveos.core.clock import now
+from saveos.core.database import new_id
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 
 from tests.dashboard.conftest import Controller
 
@@ -74,6 +79,12 @@ def test_bulk_back_up_makes_one_job(controller: Controller, page: Page) -> None:
     for name in names:
         page.get_by_role("checkbox", name=f"Select {name}").check()
     page.locator("#bulk").get_by_role("button", name="Back up").click()
+    expect(page.get_by_role("heading", name="What would happen")).to_be_visible()
+    with controller.session() as session:
+        before = session.scalar(select(func.count()).select_from(Job))
+    page.get_by_role("button", name="Back up: 2 hosts").click()
+    with controller.session() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == before + 1
     link = page.locator(".toast-box").get_by_role("link", name="View job")
     link.click()
     page.wait_for_url(re.compile("/jobs/[0-9a-f-]{36}"))
@@ -83,6 +94,142 @@ def test_bulk_back_up_makes_one_job(controller: Controller, page: Page) -> None:
         hosts = session.scalars(select(JobHost.name).where(JobHost.job_id == job.id)).all()
         assert (job.operation, job.trigger, job.requested_by) == ("backup", "dashboard", "marie")
         assert sorted(hosts) == sorted(names)
+
+
+def test_all_that_match_get_a_tag_after_the_dry_run(
+    controller: Controller, page: Page, axe: Callable[..., Any]
+) -> None:
+    """Ticking one host and `all that match` means the filter, on every page of the list."""
+    page.goto(f"{controller.url}/hosts?group=web")
+    count = page.locator("tbody tr").count()
+    assert count > 2
+    page.locator("tbody input[type=checkbox]").first.check()
+    page.locator("#bulk [data-every]").check()
+    expect(page.locator("#bulk [data-count]")).to_have_text(str(count))
+    page.locator("#bulk").get_by_role("button", name="More…").click()
+    page.select_option("#f-action", label="Add tags")
+    page.fill("#f-tags", "frontend, prod")
+    page.get_by_role("button", name="Show what would happen").click()
+    apply = page.get_by_role("button", name=f"Add tags: {count} hosts")
+    expect(apply).to_be_visible()
+    assert axe(page) == []
+    assert tagged(controller, "frontend") == 0  # so far only shown
+    apply.click()
+    page.wait_for_url("**group=web*")
+    expect(page.locator(".toast-box")).to_contain_text("Hosts changed")
+    assert tagged(controller, "frontend") == count
+    page.select_option("select[name=tag]", "frontend")
+    page.wait_for_url("**tag=frontend*")
+    expect(page.locator("tbody tr")).to_have_count(count)
+
+
+def tagged(controller: Controller, tag: str) -> int:
+    with controller.session() as session:
+        return sum(tag in tags for tags in session.scalars(select(Host.tags)))
+
+
+def test_taking_out_wants_the_number_typed(controller: Controller, page: Page) -> None:
+    page.goto(f"{controller.url}/hosts?q=dns-")
+    names = page.locator("tbody a.name").all_inner_texts()[:2]
+    for name in names:
+        page.get_by_role("checkbox", name=f"Select {name}").check()
+    page.locator("#bulk").get_by_role("button", name="More…").click()
+    page.select_option("#f-action", label="Take out of care")
+    expect(page.get_by_text("Archives and repositories stay.")).to_be_visible()
+    page.fill("#f-typed", "3")
+    with page.expect_response(lambda answer: answer.status == 422):
+        page.get_by_role("button", name="Take out of care: 2 hosts").click()
+    expect(page.locator("#h-typed .problem")).to_be_visible()
+    assert states(controller, names) == {"enrolled"}
+    page.fill("#f-typed", "2")
+    page.get_by_role("button", name="Take out of care: 2 hosts").click()
+    page.wait_for_url(f"{controller.url}/hosts")
+    assert states(controller, names) == {"decommissioned"}
+    with controller.session() as session:
+        for host in session.scalars(select(Host).where(Host.name.in_(names))):
+            host.state = "enrolled"
+
+
+def states(controller: Controller, names: list[str]) -> set[str]:
+    with controller.session() as session:
+        return set(session.scalars(select(Host.state).where(Host.name.in_(names))))
+
+
+def test_drift_is_filtered_and_converged(controller: Controller, page: Page) -> None:
+    page.goto(f"{controller.url}/hosts")
+    chip = page.locator(".chip", has_text="Drift")
+    count = int(chip.locator("b").inner_text())
+    chip.click()
+    page.wait_for_url("**drift=true*")
+    expect(page.locator("tbody tr")).to_have_count(count)
+    page.locator("tbody a.chiplet", has_text="drift").first.click()
+    expect(page.get_by_role("heading", name="Drift")).to_be_visible()
+    expect(page.locator("pre.yaml")).to_contain_text("source_directories:")
+    expect(page.locator(".chain [aria-current]")).to_contain_text("the default")
+    page.get_by_role("button", name="Converge").click()
+    expect(page.locator(".toast-box")).to_contain_text("Provisioning started")
+    with controller.session() as session:
+        job = session.scalars(select(Job).order_by(Job.created_at.desc()).limit(1)).one()
+        assert (job.operation, job.mode) == ("provision", "run")
+
+
+def test_a_policy_of_its_own_choice_applies(controller: Controller, page: Page) -> None:
+    with controller.session() as session:
+        name = session.scalars(select(Host.name).where(Host.is_agent).order_by(Host.name.desc())).first()
+    page.goto(f"{controller.url}/hosts/{name}/policy")
+    for choice, source in (("default", "the host's own choice"), ("", "the default")):
+        page.select_option("select[name=policy]", choice)
+        page.get_by_role("button", name="Choose").click()
+        expect(page.locator(".toast-box")).to_contain_text("Saved")
+        expect(page.locator(".chain [aria-current]")).to_contain_text(source)
+
+
+def test_a_running_backup_is_followed_live(controller: Controller, page: Page) -> None:
+    """The agent tells how far it is: list, overview and the host's page follow without a reload."""
+    with controller.session() as session:
+        host = session.scalars(select(Host).where(Host.name.like("mail-%"), Host.last_size > 0)).first()
+        assert host is not None
+        secret = security.new_token("saveos_agent")
+        set_agent_token(session, host.tenant_id, host.id, host.name, security.token_hash(secret))
+    page.goto(f"{controller.url}/hosts/{host.name}")
+    page.wait_for_selector("#live[data-state=on]")
+    assert page.locator("#running .card").count() == 0
+    told = {"run_id": str(new_id()), "kind": "backup", "trigger": "timer", "phase": "create"}
+    told |= {"started_at": now().isoformat(), "repository_id": None, "job_id": None}
+
+    def tell(files: int, size: int) -> None:
+        answer = page.context.request.post(
+            f"{controller.url}/api/v1/agents/progress",
+            data=told | {"files": files, "original_size": size},
+            headers={"Authorization": f"Bearer {secret}"},
+        )
+        assert answer.ok, answer.text()
+
+    tell(1234, host.last_size // 4)
+    card = page.locator("#running .card")
+    expect(card).to_contain_text("1,234", timeout=5000)
+    expect(card.locator("svg.bar rect")).to_have_attribute("width", re.compile(r"2[45](\.|$)"))
+    tell(5678, host.last_size // 2)
+    expect(card).to_contain_text("5,678", timeout=5000)
+    page.goto(f"{controller.url}/hosts?q=mail-")
+    expect(page.locator(f"#h-{host.id} .run")).to_contain_text("Backing up")
+    with controller.session() as session:
+        session.execute(delete(RunningBackup).where(RunningBackup.host_id == host.id))
+
+
+def test_activity_shows_runs_and_acts(controller: Controller, page: Page) -> None:
+    name = controller.made.host
+    answer = page.context.request.patch(
+        f"{controller.url}/api/v1/hosts/{name}",
+        data={"user": "root"},
+        headers={"Origin": controller.url},
+    )
+    assert answer.ok, answer.text()
+    page.goto(f"{controller.url}/hosts/{name}/activity")
+    first = page.locator("tbody tr").first
+    expect(first).to_contain_text("Host changed")
+    expect(first).to_contain_text("marie")
+    expect(page.locator("tbody tr", has_text="Backup").first).to_contain_text("host's timer")
 
 
 def test_provision_check_from_a_host(controller: Controller, page: Page) -> None:

@@ -51,7 +51,7 @@ def list_hosts(
         "group": group,
         "tag": tag,
         "policy": policy,
-        "drift": "",
+        "drift": "true" if drift == "true" else "",
     }
     given = {key: value for key, value in filters.items() if value}
     found = service.list_hosts(page.session, page.tenant_id, **given, cursor=cursor or None, limit=LIMIT + 1)
