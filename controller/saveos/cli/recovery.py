@@ -91,7 +91,7 @@ def init(
         )
     elif shown:
         _tell("The line above is its private half. It is shown once and stored nowhere: keep two copies of it.")
-    _tell("Hosts seal at their next provisioning: saveos maintenance provision create --all --wait")
+    _tell("Hosts seal at their next provisioning: saveos maintenance provision --all --wait")
 
 
 @recovery.command("show", epilog=examples("saveos recovery show"))

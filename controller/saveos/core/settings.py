@@ -72,8 +72,13 @@ class Settings(BaseSettings):
     @property
     def public_url(self) -> str:
         """Base URL that agents and people use, without a trailing slash."""
+        if self.url:
+            return self.url.rstrip("/")
         scheme = "https" if self.serves_tls else "http"
-        return (self.url or f"{scheme}://{self.listen}").rstrip("/")
+        host, port = self.address
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound: to whoever reads it, it means itself
+            return f"{scheme}://{socket.gethostname()}:{port}"
+        return f"{scheme}://{self.listen}"
 
     @property
     def serves_tls(self) -> bool:

@@ -84,7 +84,7 @@ def test_a_changed_policy_shows_as_a_diff_without_secrets():
 def test_secrets_are_for_root_only(agent):
     for path in ("/etc/saveos", "/etc/saveos/repositories", "/var/lib/saveos-agent"):
         assert agent.file(path).mode == 0o700
-    for name in ("passphrase", "key-export", "initialised"):
+    for name in ("passphrase", "key-export", "initialised", "sealed"):
         assert agent.file(f"/etc/saveos/repositories/{repository(agent)['id']}/{name}").mode == 0o600
     for path in ("/etc/saveos/token", "/etc/saveos/ssh/id_ed25519", repository(agent)["config"]):
         assert agent.file(path).mode == 0o600

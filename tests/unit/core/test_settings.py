@@ -1,5 +1,7 @@
 """When the listener speaks HTTPS, and what follows from it."""
 
+import socket
+
 import pytest
 from saveos.core.settings import Settings
 
@@ -18,9 +20,10 @@ from saveos.core.settings import Settings
 )
 def test_https_where_others_can_listen(tls, listen, serves):
     settings = Settings(tls=tls, listen=listen)
+    reached = listen.replace("0.0.0.0", socket.gethostname())
     assert settings.serves_tls is serves
     assert settings.secure_cookies is serves
-    assert settings.public_url == f"{'https' if serves else 'http'}://{listen}"
+    assert settings.public_url == f"{'https' if serves else 'http'}://{reached}"
 
 
 def test_cookies_follow_the_public_address():
