@@ -4,7 +4,8 @@ import email
 import json
 import socketserver
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -14,13 +15,31 @@ from typing import Any
 
 @dataclass
 class Received:
-    """What an HTTP receiver got, and what it answers: a status, or a status and headers."""
+    """What an HTTP receiver got, and what it answers: `status` and `headers`, after `delay` seconds.
+
+    `answer`, given the JSON that was posted, chooses the status. A redirect leads to /elsewhere.
+    """
 
     port: int = 0
     connections: int = 0
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    answer: Callable[[Any], int] | None = None
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def posts(self) -> list[tuple[str, str, Any]]:
+        """Each request as (path, its credential, its JSON)."""
+        return [
+            (path, headers.get("Authorization", ""), json.loads(body or b"null"))
+            for _, path, headers, body in list(self.requests)
+        ]
 
     def json(self) -> list[Any]:
         return [json.loads(body) for *_, body in self.requests]
@@ -39,9 +58,12 @@ def http() -> Iterator[Received]:
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             got.requests.append((self.command, self.path, dict(self.headers), body))
+            time.sleep(got.delay)
             answer = b"{}"
-            self.send_response(got.status)
-            for name, value in got.headers.items():
+            status = got.answer(json.loads(body)) if got.answer else got.status
+            self.send_response(status)
+            location = {"Location": f"{got.url}/elsewhere"} if 300 <= status < 400 else {}
+            for name, value in (location | got.headers).items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -53,8 +75,10 @@ def http() -> Iterator[Received]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False  # one that still waits for its delay
     got.port = server.server_port
-    with _serving(server):
+    with _serving(server) as got.close:
         yield got
 
 
@@ -101,12 +125,17 @@ def smtp() -> Iterator[Mailbox]:
 
 
 @contextmanager
-def _serving(server: socketserver.TCPServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+def _serving(server: socketserver.TCPServer) -> Iterator[Callable[[], None]]:
+    """Serve until the block ends, or until what it yields is called."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
+
+    try:
+        yield end
+    finally:
+        end()

@@ -21,8 +21,8 @@ short_description: What a storage server itself sees of its repositories
 version_added: 0.2.0
 author: The SaveOS contributors (@saveos)
 description:
-  - For each repository the age of its last commit, its size, and files that are not owned as they must be; and how
-    full the file system is. Nothing is asked of a host, of Borg or of a key, so it tells what a host cannot invent.
+  - For each repository the age of its last commit, its size, and files that are not owned as they must be; and
+    how full the file system is. No host, Borg or key is asked, so it tells what a host cannot invent.
   - It only reads, follows no symbolic link inside a repository, and takes no lock.
 options:
   user:
@@ -50,12 +50,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 saveos:
-  description: C(storage) holds the file system in bytes and, for each repository, C(commit_age) in seconds by this
-    server's clock (absent where nothing was ever committed), C(bytes), and C(foreign), the number of files of others.
+  description: C(storage) holds the file system in bytes and, for each repository, C(commit_age) in seconds by
+    this server's clock (absent where nothing was ever committed), C(bytes), and C(foreign), how many files
+    belong to others.
   returned: success
   type: dict
-  sample: {storage: {at: 2026-01-01T00:00:00Z, root: /srv/saveos, user: saveos-borg, free: 1000000, total: 2000000, repositories: [{id:
-    0198c5f0-0000-7000-8000-000000000001, initialised: true, commit_age: 120, bytes: 4096, foreign: 0}]}}
+  sample: {storage: {at: 2026-01-01T00:00:00Z, root: /srv/saveos, user: saveos-borg, free: 1000, total: 2000,
+    repositories: [{id: 0198c5f0-0000-7000-8000-000000000001, initialised: true, commit_age: 120, bytes: 4096,
+    foreign: 0}]}}
 """
 
 COMMIT = bytes.fromhex("40f43c250900000002")  # how a committed segment of Borg 1 ends
@@ -193,6 +195,10 @@ def main():
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     storage = {"at": at, "root": root, "user": user, "free": disk.free, "total": disk.total}
     storage["repositories"] = report(root, uid, module.params["seconds"])
+    for each in storage["repositories"]:
+        if each.get("foreign"):
+            own = f"chown -R {user}: {root}/repositories/{each['id']}"
+            module.warn(f"repository {each['id']}: {each['foreign']} files do not belong to {user}: {own}")
     module.exit_json(changed=False, saveos={"storage": storage})
 
 

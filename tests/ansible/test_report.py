@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.receivers import http
 
 CHECKOUT = Path(__file__).parents[2]
 TOKEN = "canary-token-91c2"
@@ -41,43 +41,10 @@ module.exit_json(changed=True, saveos=module.params["saveos"])
 """
 
 
-class Receiver(ThreadingHTTPServer):
-    """Remembers what is posted; waits `delay` seconds before it answers `status`."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.posts: list[tuple[str, str, dict]] = []
-        self.status, self.delay = 200, 0.0
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.posts.append((self.path, self.headers["Authorization"], body))
-        time.sleep(self.server.delay)
-        self.send_response(self.server.status)
-        self.send_header("Location", f"{self.server.url}/elsewhere")
-        self.end_headers()
-
-    do_GET = do_POST
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def receiver():
-    server = Receiver()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with http() as got:
+        yield got
 
 
 @pytest.fixture
@@ -167,6 +134,5 @@ def test_a_refusing_controller_fails_no_play_and_gets_no_second_try(play, receiv
 
 def test_a_controller_that_is_down_fails_no_play(play, receiver):
     url = receiver.url
-    receiver.shutdown()
-    receiver.server_close()
+    receiver.close()
     assert play("--limit", "one", SAVEOS_URL=url, SAVEOS_TOKEN=TOKEN).returncode == 0

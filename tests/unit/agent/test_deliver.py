@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-
-class Controller(ThreadingHTTPServer):
-    """Remembers check-ins; answers what `answer(runs)` says."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.posts, self.answer = [], lambda runs: 200
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.posts.append((self.path, self.headers["Authorization"], body["runs"]))
-        status = self.server.answer(body["runs"])
-        self.send_response(status)
-        if status in (302, 307):
-            self.send_header("Location", f"{self.server.url}/elsewhere")
-        self.end_headers()
-
-    do_GET = do_POST
-
-    def log_message(self, *_):
-        pass
+from tests.receivers import http
 
 
 @pytest.fixture
 def controller():
-    server = Controller()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with http() as got:
+        yield got
 
 
 @pytest.fixture
@@ -68,10 +35,10 @@ def spool(agent, settings, count):
 def test_records_go_in_one_post_oldest_first_and_leave_the_spool(agent, settings, controller):
     ids = spool(agent, settings, 3)
     assert agent.deliver(settings) == {"delivered": 3, "rejected": 0, "waiting": 0}
-    path, authorization, runs = controller.posts[0]
+    path, authorization, body = controller.posts[0]
     assert path == "/api/v1/agents/checkins"
     assert authorization == "Bearer canary-token-11aa22bb"
-    assert [run["run_id"] for run in runs] == ids
+    assert [run["run_id"] for run in body["runs"]] == ids
     assert agent.deliver(settings)["delivered"] == 0
     assert len(controller.posts) == 1
     assert agent.find_record(settings, ids[0])
@@ -81,22 +48,22 @@ def test_large_spools_go_in_batches(agent, settings, controller, monkeypatch):
     monkeypatch.setattr(agent, "POST_BATCH", 2)
     spool(agent, settings, 5)
     assert agent.deliver(settings)["delivered"] == 5
-    assert [len(runs) for _, _, runs in controller.posts] == [2, 2, 1]
+    assert [len(body["runs"]) for _, _, body in controller.posts] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
 def test_records_wait_while_the_controller_refuses(agent, settings, controller, status):
     spool(agent, settings, 2)
-    controller.answer = lambda runs: status
+    controller.answer = lambda body: status
     with pytest.raises(agent.AgentError, match=str(status)):
         agent.deliver(settings)
-    controller.answer = lambda runs: 200
+    controller.answer = lambda body: 200
     assert agent.deliver(settings)["delivered"] == 2
 
 
 def test_one_bad_record_does_not_hold_back_the_others(agent, settings, controller):
     ids = spool(agent, settings, 3)
-    controller.answer = lambda runs: 422 if any(run["run_id"] == ids[1] for run in runs) else 200
+    controller.answer = lambda body: 422 if any(run["run_id"] == ids[1] for run in body["runs"]) else 200
     assert agent.deliver(settings) == {"delivered": 2, "rejected": 1, "waiting": 0}
     assert (settings.state / f"spool/{ids[1]}.rejected").is_file()
 
@@ -104,7 +71,7 @@ def test_one_bad_record_does_not_hold_back_the_others(agent, settings, controlle
 @pytest.mark.parametrize("status", [302, 307])
 def test_the_token_never_follows_a_redirect(agent, settings, controller, status):
     spool(agent, settings, 1)
-    controller.answer = lambda runs: status
+    controller.answer = lambda body: status
     with pytest.raises(agent.AgentError):
         agent.deliver(settings)
     assert [path for path, _, _ in controller.posts] == ["/api/v1/agents/checkins"]
@@ -112,8 +79,7 @@ def test_the_token_never_follows_a_redirect(agent, settings, controller, status)
 
 def test_an_unreachable_controller_is_named_and_nothing_is_lost(agent, settings, controller):
     spool(agent, settings, 1)
-    controller.shutdown()
-    controller.server_close()
+    controller.close()
     with pytest.raises(agent.AgentError, match="cannot be reached"):
         agent.deliver(settings)
     assert len(agent.stored(settings, "spool")) == 1
@@ -122,7 +88,7 @@ def test_an_unreachable_controller_is_named_and_nothing_is_lost(agent, settings,
 def test_a_hanging_controller_is_given_up(agent, settings, controller, monkeypatch):
     monkeypatch.setattr(agent, "POST_SECONDS", 0.3)
     spool(agent, settings, 1)
-    controller.answer = lambda runs: time.sleep(2) or 200
+    controller.answer = lambda body: time.sleep(2) or 200
     began = time.monotonic()
     with pytest.raises(agent.AgentError):
         agent.deliver(settings)
