@@ -11,7 +11,6 @@ import sqlite3
 import ssl
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,7 +162,7 @@ class Server:
     def answers(self) -> bool:
         """Whether it answers."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/health", verify=False, trust_env=False).is_success  # noqa: S501
+            return httpx.get(f"{self.url}/health", verify=False, trust_env=False).is_success
         return False
 
     def stop(self) -> None:

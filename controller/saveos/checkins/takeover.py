@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import Table, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -143,7 +143,7 @@ def _take_runs(
         for run_id, record in receipts[id(message)].wanted.items():
             if run_id not in rows:  # two messages of one batch may tell of one run
                 rows[run_id] = _run_row(message, record)
-    new = _insert(session, Run, list(rows.values()))
+    new = _insert_runs(session, list(rows.values()))
     tellers = {run_id: rows[run_id]["host_id"] for run_id in new} | _tellers(session, rows.keys() - new)
     archives: list[dict[str, Any]] = []
     due = _Due(session, hosts)
@@ -159,7 +159,8 @@ def _take_runs(
                 _apply(hosts[message.host_id], record, due)
         if receipt.fresh:
             touch(session, message.tenant_id, "archives")
-    _insert(session, Archive, archives)
+    if archives:
+        session.connection().execute(insert(cast(Table, Archive.__table__)), archives)
     record_claims(session, (_claim(row, hosts) for row in archives))
     return receipts
 
@@ -360,11 +361,11 @@ def _table(session: Session, model: type[Base]) -> tuple[Table, Any]:
     return table, dialect.insert(table)
 
 
-def _insert(session: Session, model: type[Base], rows: Sequence[dict[str, Any]]) -> set[uuid.UUID]:
-    """Insert rows; those whose id exists stay as they are. Returns the ids of the new ones."""
+def _insert_runs(session: Session, rows: Sequence[dict[str, Any]]) -> set[uuid.UUID]:
+    """Insert runs; those that are known stay as they are. Returns the ids of the new ones."""
     if not rows:
         return set()
-    table, statement = _table(session, model)
+    table, statement = _table(session, Run)
     statement = statement.on_conflict_do_nothing().returning(table.c.id)
     return set(session.connection().execute(statement, rows).scalars())
 
