@@ -9,8 +9,10 @@ from saveos.dashboard.views import (
     alerts,
     archives,
     bulk,
+    channels,
     enrol,
     feed,
+    files,
     find,
     hosts,
     jobs,
@@ -20,8 +22,8 @@ from saveos.dashboard.views import (
 )
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
-PAGES = (overview, add_host, bulk, enrol, hosts, jobs, archives, alerts, policies, schedules, find, accounts)
-for each in PAGES:
+HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files)
+for each in (*HOSTS, channels, alerts, policies, schedules, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)
 

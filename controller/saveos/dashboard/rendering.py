@@ -217,6 +217,8 @@ def _toast(request: Request) -> dict[str, str] | None:
         "saved": i18n.gettext("Saved"),
         "created": i18n.gettext("Created"),
         "deleted": i18n.gettext("Deleted"),
+        "test-delivered": i18n.gettext("The test was delivered"),
+        "test-failed": i18n.gettext("The test was not delivered: its row says why"),
         "enabled": i18n.gettext("Switched on"),
         "disabled": i18n.gettext("Switched off"),
         "password": i18n.gettext("Password changed"),

@@ -80,7 +80,44 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
         mark("The host is in the inventory, but was never provisioned."),
     ),
     "never_backed_up": (mark("Never backed up"), mark("The host is in care and has no backup yet.")),
+    "disk_full": (mark("Disk nearly full"), ""),
+    "disk_low": (mark("Disk filling up"), ""),
+    "clock": (mark("Clock is wrong"), ""),
+    "quota": (mark("Quota nearly used up"), ""),
+    "mismatch": (mark("Backup never reached its server"), ""),
+    "repository_damaged": (mark("Repository not in order"), ""),
+    "certificate": (mark("Certificate near its end"), ""),
     "channel_failing": (mark("Channel does not deliver"), ""),
+    "schedule_failed": (mark("Schedule did not start"), ""),
+}
+judged = {  # rule → when it holds
+    "overdue": mark("The next backup is past its time, the spread and the grace of its policy."),
+    "silent": mark("A backup is missing, and nothing was heard of the host since."),
+    "failed": mark("The last run failed; each further failed run counts, without telling you again."),
+    "never_enrolled": mark("A host is in the inventory for an hour and was never provisioned."),
+    "never_backed_up": mark("A host is in care for a day, or past its first time, without any backup."),
+    "disk_full": mark("Less than 5 percent of a file system that backups need is free."),
+    "disk_low": mark("Less than 10 percent of a file system that backups need is free."),
+    "clock": mark("A host's clock is more than a minute off the controller's."),
+    "quota": mark("A repository has used more than 90 percent of its quota."),
+    "mismatch": mark("A host tells of a backup that its storage server does not have."),
+    "repository_damaged": mark("A storage server finds a repository not in order."),
+    "certificate": mark("The controller's certificate or its CA ends soon and was not renewed."),
+    "channel_failing": mark("A channel took nothing for four hours, or its address is out of bounds."),
+    "schedule_failed": mark("A schedule was due and could not start its operation."),
+}
+deliveries = {
+    "pending": Shown("busy", mark("Waiting")),
+    "retrying": Shown("warn", mark("Retrying")),
+    "delivered": Shown("good", mark("Delivered")),
+    "failed": Shown("bad", mark("Not delivered")),
+}
+messages = {
+    "opened": mark("opened"),
+    "reopened": mark("opened again"),
+    "resolved": mark("resolved"),
+    "digest": mark("several at once"),
+    "test": mark("test"),
 }
 operations = {
     "backup": mark("Backup"),
@@ -155,6 +192,13 @@ acts = {  # route's name, as the audit trail has it
     "take out host": mark("Host taken out"),
     "approve registration": mark("Registration approved"),
     "assign policy": mark("Policy given"),
+}
+catalogues = {
+    "none": mark("not yet indexed"),
+    "waiting": mark("being indexed"),
+    "indexed": mark("indexed"),
+    "failed": mark("could not be indexed"),
+    "off": mark("not indexed"),
 }
 checks = {
     "never": mark("never"),

@@ -1,4 +1,4 @@
-"""Alerts: what needs a person; acknowledge, mute, unmute. Channels are the command line's."""
+"""Alerts: what needs a person; acknowledge, mute, unmute. Channels and rules have a page of their own."""
 
 import uuid
 from datetime import timedelta
@@ -12,6 +12,7 @@ from saveos.alerts import service
 from saveos.alerts.models import Alert
 from saveos.alerts.schemas import AlertOut
 from saveos.core.clock import now
+from saveos.core.errors import NotFound
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
 from saveos.dashboard import queries, words
@@ -20,6 +21,7 @@ from saveos.dashboard.rendering import View, environment, url, view
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("alerts:read"))]
 Writer = Annotated[View, Depends(view("alerts:write"))]
+Typed = Annotated[str, Query(max_length=253)]
 Hours = Annotated[Literal["1", "24", "168"], Form()]
 LIMIT = 50
 
@@ -27,29 +29,47 @@ LIMIT = 50
 @router.get("/alerts")
 def list_alerts(
     page: Reader,
+    *,
     state: Literal["", "open", "acknowledged", "muted", "resolved"] = "",
+    severity: Literal["", "critical", "warning", "info"] = "",
+    rule: Typed = "",
+    host: Typed = "",
     cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> Response:
     """List alerts of a state, or all that are not resolved, newest first."""
-    found = service.list_alerts(
-        page.session, page.tenant_id, state=state, before=decode_id(cursor or None), limit=LIMIT + 1
-    )
+    filters = {"rule": rule, "severity": severity, "host": host.strip()}
+    found = _find(page, state, filters, cursor)
     alerts, following = split(found, LIMIT, lambda alert: [str(alert.id)])
     counts = queries.count_alerts(page.session, page.tenant_id)
     return page.render(
         "alerts/list.html",
         alerts=[_row(alert) for alert in service.describe_alerts(page.session, alerts)],
         can_mute=page.actor.may("alerts:write"),
-        chips=_chips(counts, state),
+        chips=_chips(counts, state, filters),
+        filters=filters,
+        state=state,
+        rules=[(name, gettext(shown[0])) for name, shown in words.rules.items()],
+        severities=[(name, gettext(label)) for name, label in words.severities.items()],
         mutes=[
             (1, gettext("1 h"), gettext("Mute for an hour")),
             (24, gettext("1 d"), gettext("Mute for a day")),
             (168, gettext("7 d"), gettext("Mute for a week")),
         ],
-        quiet=state in ("", "open") and not cursor,
-        first_page=url("/alerts", state=state) if cursor else "",
-        next_page=url("/alerts", state=state, cursor=following) if following else "",
+        quiet=state in ("", "open") and not cursor and not any(filters.values()),
+        first_page=url("/alerts", state=state, **filters) if cursor else "",
+        next_page=url("/alerts", state=state, **filters, cursor=following) if following else "",
     )
+
+
+def _find(page: View, state: str, filters: dict[str, str], cursor: str) -> list[Alert]:
+    """Return a page of alerts and one more; none for a host that there is not."""
+    before = decode_id(cursor or None)
+    try:
+        return service.list_alerts(
+            page.session, page.tenant_id, state=state, **filters, before=before, limit=LIMIT + 1
+        )
+    except NotFound:
+        return []
 
 
 def _row(alert: AlertOut) -> dict[str, Any]:
@@ -57,10 +77,23 @@ def _row(alert: AlertOut) -> dict[str, Any]:
     title, text = words.rules.get(alert.rule, ("", ""))
     title = gettext(title) if title else alert.title.capitalize()
     name = f"{title}, {alert.host}" if alert.host else title
-    return {"alert": alert, "title": title, "text": gettext(text) if text else alert.summary, "name": name}
+    return {
+        "alert": alert,
+        "title": title,
+        "text": gettext(text) if text else alert.summary,
+        "name": name,
+        "href": _about(alert),
+    }
 
 
-def _chips(counts: dict[str, int], chosen: str) -> list[dict[str, Any]]:
+def _about(alert: AlertOut) -> str:
+    """Return the page of what an alert is about, where that is no host."""
+    kind, _, identity = alert.object.partition(":")
+    pages = {"schedule": f"/schedules/{identity}", "channel": f"/alerts/channels/{identity}"}
+    return "" if alert.host else pages.get(kind, "/settings" if alert.rule == "certificate" else "")
+
+
+def _chips(counts: dict[str, int], chosen: str, filters: dict[str, str]) -> list[dict[str, Any]]:
     unresolved = sum(count for state, count in counts.items() if state != "resolved")
     choices = [("", "none", gettext("Unresolved"), unresolved)] + [
         (state, shown.tone, gettext(shown.label), counts.get(state, 0)) for state, shown in words.alerts.items()
@@ -70,7 +103,7 @@ def _chips(counts: dict[str, int], chosen: str) -> list[dict[str, Any]]:
             "tone": tone,
             "label": label,
             "count": count,
-            "href": url("/alerts", state=state),
+            "href": url("/alerts", state=state, **filters),
             "current": state == chosen,
         }
         for state, tone, label, count in choices
