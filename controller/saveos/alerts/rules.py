@@ -116,7 +116,7 @@ def _quota(facts: Facts) -> str:
     used = f"{facts.size / facts.quota_bytes * 100:.0f} %" if facts.quota_bytes else "all"
     return (
         f"The repository of {facts.name} uses {used} of its quota {facts.quota}: raise it "
-        "(saveos repositories set), or backups to it will fail."
+        f"(saveos repositories set {facts.id}), or backups to it will fail."
     )
 
 
