@@ -81,5 +81,5 @@ def _hosts(session: Session, tenant_id: uuid.UUID) -> Counter[uuid.UUID]:
         Host.state.in_(("pending", "enrolled")),
         Host.policy_id.is_not(None),
     )
-    rows = session.execute(query.group_by(Host.policy_id)).tuples()
+    rows = session.execute(query.group_by(Host.policy_id))
     return Counter({policy_id: count for policy_id, count in rows if policy_id is not None})
