@@ -58,7 +58,8 @@ def clock(story):
     soon = on(story.cron, "date -d '+62 seconds' '+%-M %-H %-d %-m'").split()
     at_rest(story.cron)
     before = counts(story, "cron")
-    quick = json.dumps(json.loads(settings) | {"jitter_seconds": 0})
+    # without a schedule of its own the agent takes cron's word for the time
+    quick = json.dumps(json.loads(settings) | {"jitter_seconds": 0, "schedule": {}})
     on(story.cron, "cat > /etc/saveos/agent.json", stdin=quick)
     lines = [
         " ".join([*soon, "*", *line.split()[5:]]) if " backup" in line and line[:1] != "#" else line
