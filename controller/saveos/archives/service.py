@@ -60,6 +60,15 @@ def list_archives(
     return [_describe(archive, name) for archive, name in session.execute(query.limit(limit))]
 
 
+def list_around(session: Session, archive: Archive, count: int = 5) -> list[Archive]:
+    """Return the archives of the same repository around one, with it, newest first."""
+    query = select(Archive).where(Archive.repository_id == archive.repository_id)
+    newer = query.where(Archive.started_at > archive.started_at).order_by(Archive.started_at)
+    older = query.where(Archive.started_at < archive.started_at).order_by(Archive.started_at.desc())
+    after, before = list(session.scalars(newer.limit(count))), list(session.scalars(older.limit(count)))
+    return [*reversed(after), archive, *before]
+
+
 def describe_archive(session: Session, archive: Archive) -> ArchiveOut:
     """Return an archive as it travels."""
     return _describe(archive, session.get_one(Host, archive.host_id).name)

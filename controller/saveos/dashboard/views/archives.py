@@ -14,6 +14,7 @@ from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
 from saveos.dashboard import actions, queries
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.views import files
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
@@ -58,10 +59,26 @@ def list_archives(
 
 @router.get("/archives/{archive_id}")
 def show_archive(
-    page: Reader, archive_id: uuid.UUID, path: Annotated[str, Query(max_length=4096)] = ""
+    page: Reader,
+    archive_id: uuid.UUID,
+    path: Annotated[str, Query(max_length=4096)] = "",
+    ref: files.Ref = "",
+    cursor: files.Cursor = "",
 ) -> Response:
-    """Show an archive's figures and, once a browse job has read it, a directory of it."""
+    """Show an archive's figures and a folder of it: from the catalogue, else once a browse job has read it."""
     archive, host = _find(page, archive_id)
+    around = service.list_around(page.session, archive)
+    if archive.catalogue == "indexed":
+        folder = files.folder(page, archive, ref, cursor)
+        return page.render(
+            "archives/detail.html",
+            archive=archive,
+            host=host,
+            around=around,
+            ref=ref,
+            folder=folder,
+            waiting=False,
+        )
     wanted = _clean(path or "/")
     job = queries.latest_browse(page.session, archive, wanted)
     listing, error = _listing(page, job)
@@ -69,6 +86,9 @@ def show_archive(
         "archives/detail.html",
         archive=archive,
         host=host,
+        around=around,
+        ref="",
+        folder=None,
         path=wanted,
         crumbs=_crumbs(wanted),
         browse_job=job,

@@ -1,0 +1,121 @@
+"""Files in archives, as the catalogue knows them: search, versions of one, what differs."""
+
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
+
+from saveos.archives import catalogue, service
+from saveos.archives.models import Archive
+from saveos.archives.schemas import FileOut
+from saveos.core.errors import Problem
+from saveos.core.pagination import decode_cursor, split
+from saveos.core.settings import get_settings
+from saveos.dashboard.rendering import View, url, view
+from saveos.hosts.groups import get_group, group_hosts
+from saveos.hosts.service import get_host
+
+router = APIRouter(include_in_schema=False)
+Reader = Annotated[View, Depends(view("archives:read"))]
+Ref = Annotated[str, Query(max_length=8192)]
+Cursor = Annotated[str, Query(max_length=9000)]
+LIMIT = 200
+
+
+@router.get("/files")
+def search(
+    page: Reader,
+    q: Annotated[str, Query(max_length=200)] = "",
+    host: Annotated[str, Query(max_length=253)] = "",
+    group: Annotated[str, Query(max_length=63)] = "",
+) -> Response:
+    """Find files in the archives of the fleet, also those that are gone from their host."""
+    filters = {"q": q.strip(), "host": host.strip(), "group": group.strip()}
+    error, hits = "", []
+    if filters["q"]:
+        try:
+            hosts = _hosts(page, filters["host"], filters["group"])
+            home = get_settings().home
+            hits = catalogue.find(page.session, home, page.tenant_id, filters["q"], hosts=hosts, limit=LIMIT)
+        except Problem as problem:
+            error = problem.detail
+    return page.render("files/search.html", filters=filters, hits=hits, error=error, limit=LIMIT)
+
+
+def _hosts(page: View, host: str, group: str) -> set[uuid.UUID] | None:
+    chosen = None
+    if host:
+        chosen = {get_host(page.session, page.tenant_id, host).id}
+    if group:
+        members = {
+            each.id for each in group_hosts(page.session, get_group(page.session, page.tenant_id, group))
+        }
+        chosen = members if chosen is None else chosen & members
+    return chosen
+
+
+@router.get("/archives/{archive_id}/versions")
+def list_versions(page: Reader, archive_id: uuid.UUID, ref: Ref = "") -> Response:
+    """Show the versions of one path."""
+    archive = service.get_archive(page.session, page.tenant_id, archive_id)
+    path = catalogue.from_ref(ref)
+    return page.render(
+        "files/versions.html",
+        archive=archive,
+        host=get_host(page.session, page.tenant_id, archive.host_id),
+        path=catalogue.show(path),
+        folder=catalogue.to_ref(path.rpartition(b"/")[0]),
+        versions=catalogue.list_versions(page.session, get_settings().home, archive, path),
+    )
+
+
+@router.get("/archives/{archive_id}/compare/{other_id}")
+def compare(
+    page: Reader, archive_id: uuid.UUID, other_id: uuid.UUID, ref: Ref = "", cursor: Cursor = ""
+) -> Response:
+    """Show what differs from one archive to another."""
+    old = service.get_archive(page.session, page.tenant_id, archive_id)
+    new = service.get_archive(page.session, page.tenant_id, other_id)
+    below = catalogue.from_ref(ref)
+    after = catalogue.from_ref(str(decode_cursor(cursor, 1)[0])) if cursor else b""
+    found = catalogue.compare(
+        page.session, get_settings().home, old, new, below=below, after=after, limit=LIMIT + 1
+    )
+    rows, following = split(found, LIMIT, lambda row: [row.ref])
+    here = f"/archives/{old.id}/compare/{new.id}"
+    return page.render(
+        "files/compare.html",
+        old=old,
+        new=new,
+        host=get_host(page.session, page.tenant_id, old.host_id),
+        path=catalogue.show(below),
+        ref=ref,
+        rows=rows,
+        first_page=url(here, ref=ref) if cursor else "",
+        next_page=url(here, ref=ref, cursor=following) if following else "",
+    )
+
+
+def folder(page: View, archive: Archive, ref: str, cursor: str) -> dict[str, Any]:
+    """Return what the page of an archive shows of one of its folders, from the catalogue."""
+    path = catalogue.from_ref(ref)
+    after = catalogue.from_ref(str(decode_cursor(cursor, 1)[0])).removeprefix(b"/") if cursor else b""
+    found = catalogue.list_files(page.session, get_settings().home, archive, path, after=after, limit=LIMIT + 1)
+    rows, following = split(found, LIMIT, _name)
+    here = f"/archives/{archive.id}"
+    parts = [part for part in path.split(b"/") if part]
+    crumbs = [
+        {"name": catalogue.show(part), "ref": catalogue.to_ref(b"/" + b"/".join(parts[: place + 1]))}
+        for place, part in enumerate(parts)
+    ]
+    return {
+        "crumbs": crumbs,
+        "rows": rows,
+        "first_page": url(here, ref=ref) if cursor else "",
+        "next_page": url(here, ref=ref, cursor=following) if following else "",
+    }
+
+
+def _name(row: FileOut) -> list[str]:
+    return [catalogue.name_ref(row)]
