@@ -28,7 +28,7 @@ def run(fleet, source: Path, playbook: str, *words: str, code: int = 0) -> Play:
     command = [Path(sys.executable).with_name("ansible-playbook"), "-i", source]
     ran = subprocess.run(
         [*command, "--private-key", fleet.lab.key, ROOT / "playbooks" / f"{playbook}.yml", *words],
-        env=bare | here | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACKS_ENABLED": ""},
+        env=bare | here | {"ANSIBLE_NOCOLOR": "1"},
         cwd=ROOT,
         text=True,
         capture_output=True,

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,7 @@ from saveos.core.database import Database, write_lock
 from saveos.core.errors import Problem
 from saveos.jobs.models import ACTIVE, Job
 from saveos.maintenance import service as maintenance
+from saveos.maintenance.operations import OPERATIONS
 from saveos.maintenance.schemas import Targets
 from saveos.schedules.models import Schedule, ScheduleRun
 from saveos.schedules.service import RULE, jitter, note, plan
@@ -28,6 +29,7 @@ ON_TIME = timedelta(minutes=5)  # a look this late is a busy worker; later, it w
 LISTED = 100  # missed times that get a row each; older ones share one
 LOOK_BACK = timedelta(days=31)  # missed times before that are not counted
 HISTORY = 1000  # rows kept of each schedule
+KEEP_LOOKS = timedelta(days=7)  # jobs of operations that change nothing, such as health
 STOPPED = "The controller was stopped."
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ def fire(session: Session, schedule_id: uuid.UUID, at: datetime) -> bool:
     if due.last is not None:
         _start(session, schedule, due.last, at, due.reason)
     plan(schedule, due.last or due.missed[-1])
-    _forget(session, schedule)
+    _forget(session, schedule, at)
     return True
 
 
@@ -163,13 +165,24 @@ def _fail(session: Session, schedule: Schedule, due_at: datetime, at: datetime, 
     open_alert(session, schedule.tenant_id, RULE, f"schedule:{schedule.id}", summary)
 
 
-def _forget(session: Session, schedule: Schedule) -> None:
-    """Drop what is older than the newest rows of a schedule's history."""
+def _forget(session: Session, schedule: Schedule, at: datetime) -> None:
+    """Drop what is older than the newest rows of a schedule's history, and jobs that only looked, after a week.
+
+    An hourly look at a large fleet would else add hundreds of thousands of rows a day.
+    """
     mine = select(ScheduleRun.id).where(ScheduleRun.schedule_id == schedule.id)
     oldest = session.scalar(mine.order_by(ScheduleRun.id.desc()).offset(HISTORY - 1).limit(1))
     if oldest is not None:
-        session.execute(
-            ScheduleRun.__table__.delete().where(  # type: ignore[attr-defined]
-                ScheduleRun.schedule_id == schedule.id, ScheduleRun.id < oldest
-            )
+        old = ScheduleRun.schedule_id == schedule.id, ScheduleRun.id < oldest
+        session.execute(delete(ScheduleRun).where(*old))
+    operation = OPERATIONS.get(schedule.operation)
+    if operation is None or operation.exclusive:
+        return
+    session.execute(
+        delete(Job).where(
+            Job.tenant_id == schedule.tenant_id,
+            Job.operation == schedule.operation,
+            Job.trigger == "schedule",
+            Job.finished_at < at - KEEP_LOOKS,
         )
+    )

@@ -208,6 +208,28 @@ def test_history_is_bounded(
     assert [row.due_at.minute for row in history(database)] == [16, 17, 18, 19, 20]
 
 
+def test_jobs_that_only_looked_go_after_a_week_and_others_stay(
+    database: Any, add_host: Any, make: Any, clock: Any
+) -> None:
+    add_host("web1")
+    make("0 */6 * * *")
+    make("0 0 * * *", name="b", operation="backup")
+    began = clock.at
+    for _ in range(10):
+        run(database, clock, clock.at + timedelta(days=1))
+        with database.session() as session:
+            session.execute(update(Job).where(Job.finished_at.is_(None)).values(finished_at=clock.at))
+    with database.session() as session:
+        jobs = session.scalars(select(Job)).all()
+        rows = session.scalars(select(ScheduleRun).order_by(ScheduleRun.id)).all()
+    looks = [job for job in jobs if job.operation == "health"]
+    assert min(job.finished_at for job in looks) >= began + timedelta(days=3)
+    assert 7 * 4 <= len(looks) <= 8 * 4
+    assert sum(job.operation == "backup" for job in jobs) == 10
+    assert len(rows) == 10 * 4 + 10
+    assert rows[0].job_id is None
+
+
 def test_jitter_spreads_and_never_doubles(database: Any, add_host: Any, make: Any, clock: Any) -> None:
     add_host("web1")
     make("*/10 * * * *", jitter_seconds=1200)  # longer than the time between two runs
