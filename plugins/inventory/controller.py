@@ -62,14 +62,10 @@ options:
 """
 
 EXAMPLES = r"""
-# fleet.controller.yml, with SAVEOS_URL and SAVEOS_TOKEN in the environment
+# fleet.controller.yml, with SAVEOS_URL and SAVEOS_TOKEN in the environment; all but the first line is optional
 plugin: saveos.fleet.controller
-
-# With groups made from what the controller knows: tag_web, state_pending
-plugin: saveos.fleet.controller
-url: https://saveos.example.net
 ca: /etc/ssl/saveos-ca.pem
-keyed_groups:
+keyed_groups:  # groups made from what the controller knows: tag_web, state_pending
   - key: saveos_tags
     prefix: tag
   - key: saveos_state

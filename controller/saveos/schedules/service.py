@@ -111,7 +111,7 @@ def change_schedule(session: Session, actor: Actor, schedule: Schedule, asked: S
 def delete_schedule(session: Session, schedule: Schedule) -> None:
     """Delete a schedule and its history; its jobs stay. Raises Conflict on a built-in one."""
     if schedule.built_in:
-        raise Conflict(f"{schedule.name} is SaveOS's own schedule: switch it off instead, with enabled false")
+        raise Conflict(f"{schedule.name} is SaveOS's own schedule: switch it off instead")
     resolve_alert(session, schedule.tenant_id, RULE, f"schedule:{schedule.id}", "The schedule was deleted.")
     session.delete(schedule)
     touch(session, schedule.tenant_id, "schedules")
