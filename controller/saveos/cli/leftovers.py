@@ -49,7 +49,7 @@ def remove(installation: Installation) -> list[str]:
 
 def agent_files(installation: Installation) -> list[Path]:
     """Return the units and cron files of the agent on this machine, by its instance."""
-    names = ("saveos-backup", "saveos-deliver")
+    names = ("saveos-backup", "saveos-heartbeat")
     units = [
         process.UNITS / f"{installation.named(name)}.{kind}" for name in names for kind in ("timer", "service")
     ]
