@@ -73,7 +73,7 @@ def start_fleet(suites: Mapping[str, str] = HOSTS) -> Iterator[Fleet]:
     """Start hosts and a controller that they can reach; add and provision them as a person would."""
     with Lab(suites) as lab:
         gateway = str(ipaddress.ip_interface(f"{lab.hosts['vault'].ip}/24").network[1])
-        controller = Controller(lab.dir / "home", gateway)
+        controller = Controller(lab.dir / "home", gateway, SAVEOS_OUTGOING_ALLOW="127.0.0.1")
         try:
             controller.start()
             fleet = Fleet(lab, controller)

@@ -12,7 +12,7 @@ HOUR = 3600
 
 
 class Repository:
-    """A directory as Borg 1 leaves it: two segments a directory, the last one of a transaction a mere commit."""
+    """A directory as Borg 1 leaves it: two segments a directory, each transaction ended by a mere commit."""
 
     def __init__(self, root: Path, name: str = "r1") -> None:
         self.path = root / "repositories" / name

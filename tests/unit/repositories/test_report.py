@@ -11,7 +11,7 @@ from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import results
 from saveos.repositories.models import Repository
-from saveos.repositories.report import record_claims
+from saveos.repositories.report import Claim, record_claims
 from saveos.repositories.service import parse_quota
 
 
@@ -35,11 +35,11 @@ class Storage:
     def claim(self, minutes_ago: float = 0, clock_skew: float | None = None) -> None:
         """web1 says now that it began an archive so long ago."""
         with self.database.session() as session:
-            host = session.get_one(Host, self.host.id)
-            host.clock_skew = clock_skew
-            record_claims(session, host, [(self.id, now() - timedelta(minutes=minutes_ago))])
+            record_claims(session, [Claim(self.id, now() - timedelta(minutes=minutes_ago), clock_skew)])
 
-    def report(self, *repositories: dict[str, Any], began: float = 0, of: Host | None = None, **fields: Any) -> Repository:
+    def report(
+        self, *repositories: dict[str, Any], began: float = 0, of: Host | None = None, **fields: Any
+    ) -> Repository:
         """The server reports; its part of the job began so many minutes from now. Returns web1's repository."""
         self.reports += 1
         told = {"at": f"report {self.reports}", "free": 25, "total": 100, "root": "/srv/saveos", "user": "borg"}
@@ -67,7 +67,9 @@ def storage(database: Any, tenant_id: uuid.UUID, add_host: Any) -> Storage:
 def test_a_report_is_kept(storage: Storage) -> None:
     found = storage.report(storage.seen())
     assert (found.size, found.quota_bytes, found.fault) == (400, 500_000_000_000, "")
-    assert found.last_commit_at and abs(now() - found.last_commit_at - timedelta(seconds=60)) < timedelta(seconds=5)
+    assert found.last_commit_at and abs(now() - found.last_commit_at - timedelta(seconds=60)) < timedelta(
+        seconds=5
+    )
     with storage.database.session() as session:
         server = session.get_one(Host, storage.server.id)
     assert server.storage_free_share == 0.25
@@ -117,7 +119,9 @@ def test_an_older_claim_does_not_hide_a_newer(storage: Storage) -> None:
         ({"bytes": None, "foreign": None}, ""),
     ],
 )
-def test_what_is_wrong_with_a_directory_is_named(storage: Storage, seen: dict[str, Any] | None, said: str) -> None:
+def test_what_is_wrong_with_a_directory_is_named(
+    storage: Storage, seen: dict[str, Any] | None, said: str
+) -> None:
     fault = storage.report(*([storage.seen(**seen)] if seen is not None else [])).fault
     assert said in fault if said else fault == ""
 
