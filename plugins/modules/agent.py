@@ -26,7 +26,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [backup, restore, stop, browse, snapshots, status, health, deliver]
+    choices: [backup, restore, stop, browse, measure, snapshots, status, health, deliver]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -72,6 +72,16 @@ options:
     description: Directory to browse.
     type: str
     default: /
+  sources:
+    description: Paths to measure.
+    type: list
+    elements: str
+    default: []
+  excludes:
+    description: Patterns of what to leave out when measuring.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -94,7 +104,7 @@ EXAMPLES = r"""
 RETURN = r"""
 saveos:
   description:
-    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse),
+    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse), C(measure),
       C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
   returned: always where the agent answered
   type: dict
@@ -131,6 +141,9 @@ def arguments(params, check_mode):
         argv.append(f"--archive={params['archive']}")
     if verb == "browse":
         argv.append(f"--path={params['path']}")
+    if verb == "measure":
+        argv += [f"--source={path}" for path in params["sources"]]
+        argv += [f"--exclude={pattern}" for pattern in params["excludes"]]
     if verb == "restore":
         argv += [f"--path={path}" for path in params["paths"]] + [f"--destination={params['destination']}"]
     return argv
@@ -201,7 +214,10 @@ def main():
         argument_spec={
             "verb": {
                 "required": True,
-                "choices": ["backup", "restore", "stop", "browse", "snapshots", "status", "health", "deliver"],
+                "choices": [
+                    *("backup", "restore", "stop", "browse", "measure"),
+                    *("snapshots", "status", "health", "deliver"),
+                ],
             },
             "config_dir": {"type": "path", "default": "/etc/saveos"},
             "program": {"type": "path"},
@@ -214,6 +230,8 @@ def main():
             "paths": {"type": "list", "elements": "str", "default": []},
             "destination": {"default": ""},
             "path": {"default": "/"},
+            "sources": {"type": "list", "elements": "str", "default": []},
+            "excludes": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

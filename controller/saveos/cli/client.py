@@ -210,6 +210,10 @@ class Client:
         """PATCH with JSON."""
         return self._call("PATCH", path, json=body)
 
+    def put(self, path: str, body: Any) -> Any:
+        """PUT JSON and return the answer."""
+        return self._call("PUT", path, json=body)
+
     def delete(self, path: str) -> Any:
         """DELETE `path`."""
         return self._call("DELETE", path)

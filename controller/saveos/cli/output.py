@@ -38,6 +38,11 @@ def clean(text: Any) -> str:
     return "".join(c if c == "\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
 
 
+def lines(text: str) -> str:
+    """Return a text of several lines, each safe for a terminal."""
+    return "".join(f"{clean(line)}\n" for line in text.splitlines())
+
+
 def page(body: Mapping[str, Any], columns: Mapping[str, Any], empty: str) -> None:
     """Print a list: as it is with `--json`, else as a table of the columns {title: key or function}."""
     if is_json():

@@ -1,5 +1,7 @@
 """Commands about policies."""
 
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +9,9 @@ import typer
 from saveos.cli import output
 from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, examples, group
+from saveos.cli.errors import FINDINGS, USAGE, CommandError
+from saveos.cli.policy_hosts import add_host_commands
+from saveos.cli.policy_versions import add_version_commands
 
 policies = group("What is backed up, when, and how long it is kept.")
 Name = Annotated[str, typer.Argument(help="The policy's name.")]
@@ -14,6 +19,8 @@ Name = Annotated[str, typer.Argument(help="The policy's name.")]
 
 def add_to(app: typer.Typer) -> None:
     """Mount these commands."""
+    add_version_commands(policies)
+    add_host_commands(policies)
     app.add_typer(policies, name="policies")
 
 
@@ -24,27 +31,43 @@ def list_policies(limit: Limit = 50, everything: All = False) -> None:
         "name": "name",
         "default": lambda p: "yes" if p.get("is_default") else "",
         "sources": "sources",
-        "schedule": "schedule",
+        "schedule": lambda p: f"{p.get('schedule')} {p.get('zone')}",
         "keeps": lambda p: keeps(p.get("retention") or {}),
+        "version": "version",
+        "hosts": "hosts",
     }
     body = Client().page("/policies", None if everything else limit)
     output.page(body, columns, "No policy yet: saveos policies set NAME --source /etc")
 
 
-@policies.command("show")
-def show_policy(name: Name) -> None:
-    """Show one policy."""
+@policies.command(
+    "show", epilog=examples("saveos policies show web", "saveos policies show web --yaml > web.yaml")
+)
+def show_policy(
+    name: Name,
+    yaml: Annotated[bool, typer.Option("--yaml", help="In the form that saveos policies apply takes.")] = False,
+) -> None:
+    """Show one policy. Commands and passwords are never shown."""
+    if yaml:
+        sys.stdout.write(as_yaml(Client().get(f"/policies/{segment(name)}")))
+        return
     fields = {
         "name": "name",
         "default": lambda p: "yes" if p.get("is_default") else "no",
         "sources": "sources",
         "excludes": "excludes",
         "schedule": "schedule",
-        "jitter": lambda p: f"{p.get('jitter_minutes')} min",
+        "zone": "zone",
+        "spread over": lambda p: f"{p.get('jitter_minutes')} min",
+        "window": lambda p: f"{p['window_minutes']} min" if p.get("window_minutes") else "",
         "late after": lambda p: f"{p.get('grace_minutes')} min",
         "keeps": lambda p: keeps(p.get("retention") or {}),
         "compression": "compression",
         "hooks": lambda p: ", ".join(f"{k} {n}" for k, n in (p.get("hooks") or {}).items() if n),
+        "databases": lambda p: ", ".join(f"{d['kind']}:{d['name']}" for d in p.get("databases") or []),
+        "servers": "servers",
+        "version": "version",
+        "hosts": "hosts",
     }
     output.fields(Client().get(f"/policies/{segment(name)}"), fields)
 
@@ -55,6 +78,7 @@ def show_policy(name: Name) -> None:
         "saveos policies set web --source /etc --source /srv --schedule '30 1 * * *'",
         "saveos policies set web --keep-daily 14 --keep-monthly 12",
         "saveos policies set web --default",
+        "saveos policies set db --source /etc --database postgresql --database mariadb:wiki",
     ),
 )
 def set_policy(
@@ -65,7 +89,27 @@ def set_policy(
     excludes: Annotated[
         list[str] | None, typer.Option("--exclude", "-x", help="Pattern; may be repeated.")
     ] = None,
-    schedule: Annotated[str, typer.Option(help="Five-field cron expression.")] = "",
+    schedule: Annotated[
+        str, typer.Option(help="Five cron fields, or a systemd calendar such as 'Mon..Fri 02:00' or daily.")
+    ] = "",
+    zone: Annotated[str, typer.Option(help="Time zone of the schedule, like Europe/Paris.")] = "",
+    jitter: Annotated[
+        int | None, typer.Option(min=0, help="Spread the fleet's starts over so many minutes.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=0, help="Leave a run out that would begin so many minutes late; 0: never.")
+    ] = None,
+    databases: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--database",
+            "-d",
+            help="Dump it: KIND, KIND:NAME or sqlite:/FILE; may be repeated; 'none' for none.",
+        ),
+    ] = None,
+    servers: Annotated[
+        list[str] | None, typer.Option("--server", help="Storage server; repeated: a repository on each.")
+    ] = None,
     keep_within: Annotated[str, typer.Option(help="Keep all of this time, like 7d.")] = "",
     keep_daily: Annotated[int | None, typer.Option(min=0)] = None,
     keep_weekly: Annotated[int | None, typer.Option(min=0)] = None,
@@ -89,6 +133,11 @@ def set_policy(
         "sources": sources,
         "excludes": excludes,
         "schedule": schedule or None,
+        "zone": zone or None,
+        "jitter_minutes": jitter,
+        "window_minutes": window,
+        "databases": [_database(text) for text in databases if text != "none"] if databases else None,
+        "servers": servers,
         "retention": {**((found or {}).get("retention") or {}), **retention} if retention else None,
         "compression": compression or None,
         "is_default": True if default else None,
@@ -104,6 +153,79 @@ def set_policy(
     else:
         done = "Changed" if found else "Made"
         print(f"{done} policy {name}. Hosts follow with: saveos maintenance provision --all --wait")
+
+
+@policies.command(
+    "apply",
+    epilog=examples(
+        "saveos policies apply web.yaml --dry-run", "saveos policies show web --yaml | saveos policies apply -"
+    ),
+)
+def apply_policy(
+    file: Annotated[
+        Path, typer.Argument(help="A policy in YAML, as show --yaml prints it; - reads standard input.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would change (exit 3: it differs).")
+    ] = False,
+) -> None:
+    """Make a policy, or change it to what a file says; a second time changes nothing.
+
+    The file says the whole policy: what it leaves out is as in a new one. Commands (hooks) and passwords that
+    it does not name stay as they are.
+    """
+    import yaml  # costs other commands nothing
+
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        policy = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} cannot be read: {error}", USAGE) from None
+    except yaml.YAMLError as error:
+        raise CommandError(f"{file} is no YAML: {' '.join(str(error).split())[:300]}", USAGE) from None
+    if not isinstance(policy, dict) or not policy.get("name"):
+        raise CommandError(
+            f"{file} must be one policy with a name: see saveos policies show NAME --yaml", USAGE
+        )
+    told = Client().post("/policies/apply", {"policy": policy, "dry_run": dry_run})
+    if output.is_json():
+        output.emit(told)
+    else:
+        print(output.lines(told["diff"]), end="")
+        done = f"{told['outcome']}, version {told['version']}"
+        print(f"{'Would be: ' if dry_run else ''}policy {told['name']} {done}")
+    if dry_run and told["outcome"] != "unchanged":
+        raise typer.Exit(FINDINGS)
+
+
+FORM = (
+    *("name", "sources", "excludes", "schedule", "zone", "jitter_minutes", "window_minutes", "grace_minutes"),
+    *("retention", "compression", "upload_rate_limit", "databases", "servers", "overrides"),
+)
+
+
+def as_yaml(policy: dict[str, Any]) -> str:
+    """Return a policy in the form that `apply` takes, with a note of what is not shown."""
+    import yaml
+
+    shown = {name: policy[name] for name in FORM}
+    shown["databases"] = [
+        {key: value for key, value in each.items() if value not in ("", None) and key != "has_password"}
+        for each in policy["databases"]
+    ]
+    text = str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110))
+    hidden = [f"{number} commands {moment}" for moment, number in policy["hooks"].items() if number]
+    hidden += [
+        f"password of {each['kind']}:{each['name']}" for each in policy["databases"] if each["has_password"]
+    ]
+    return text + "".join(f"# not shown, and kept by apply: {what}\n" for what in hidden)
+
+
+def _database(text: str) -> dict[str, str]:
+    kind, _, name = text.partition(":")
+    if kind == "sqlite":
+        return {"kind": kind, "path": name}
+    return {"kind": kind, "name": name or "all"}
 
 
 def keeps(retention: dict[str, Any]) -> str:

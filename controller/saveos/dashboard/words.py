@@ -124,6 +124,7 @@ operations = {
     "restore": mark("Restore"),
     "provision": mark("Provisioning"),
     "browse": mark("Browsing"),
+    "measure": mark("Measuring"),
     "health": mark("Health check"),
 }
 triggers = {

@@ -7,7 +7,7 @@ play as `maintenance_<parameter>`.
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from saveos.core.inputs import AbsolutePath, RequestModel
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import results
+from saveos.policies.schemas import Excludes
 from saveos.restores.schemas import ArchiveReference, Destination, Paths
 from saveos.restores.service import TIMEOUT as RESTORE_TIMEOUT
 
@@ -39,6 +40,13 @@ class BrowseParameters(RequestModel):
     archive: ArchiveReference = "latest"
     repository_id: uuid.UUID | None = None
     path: AbsolutePath = "/"
+
+
+class MeasureParameters(RequestModel):
+    """What to measure; without sources, what the host's policy says."""
+
+    sources: Annotated[list[AbsolutePath], Field(max_length=1000)] = Field([])
+    excludes: Excludes = Field([])
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,15 @@ OPERATIONS = {
             BrowseParameters,
             timeout=900,
             done_key="browse",
+        ),
+        Operation(
+            "measure",
+            "measure.yml",
+            "See how much a backup would hold",
+            MeasureParameters,
+            exclusive=False,  # asks no repository, and takes no lock
+            timeout=2_400,
+            done_key="measure",
         ),
         Operation(
             "health",
