@@ -30,7 +30,7 @@ EXAMPLES = examples(
     "saveos hosts bulk pause --tag rack-7 --dry-run",
     "saveos hosts bulk add-tags -v web -v paris web1 web2",
     "saveos hosts bulk policy -v nightly --in-group web",
-    "saveos hosts bulk operation -v provision --all --check --wait",
+    "saveos hosts bulk operation -v provision --drift --wait",
     "saveos hosts bulk decommission --query old- --yes",
 )
 
@@ -58,6 +58,7 @@ def bulk(
     in_group: Annotated[str, typer.Option("--in-group", "-g", help="Hosts of this group.")] = "",
     tag: Annotated[str, typer.Option(help="Hosts with this tag.")] = "",
     with_policy: Annotated[str, typer.Option("--with-policy", help="Hosts with this policy.")] = "",
+    drift: Annotated[bool, typer.Option("--drift", help="Hosts that have yet to follow their policy.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="All hosts.")] = False,
     parameters: Parameters = None,
     check: Annotated[bool, typer.Option("--check", help="Operation: change nothing on the hosts.")] = False,
@@ -68,7 +69,7 @@ def bulk(
     """Do one thing to many hosts: those named, or all that the filters find. Exit 3: some were refused."""
     verb = action.replace("-", "_")
     filters = {"q": query, "state": state, "protection": protection, "group": in_group}
-    filters |= {"tag": tag, "policy": with_policy}
+    filters |= {"tag": tag, "policy": with_policy, "drift": "true" if drift else ""}
     filters = {key: value for key, value in filters.items() if value}
     if sum((bool(names), bool(filters), everything)) != 1:
         raise CommandError("Name hosts, or filter them, or use --all: one of these.", USAGE)

@@ -78,6 +78,7 @@ class HostFilter(RequestModel):
     tag: Text = ""
     policy: Text = ""
     drift: Literal["", "true", "false"] = ""
+    drift: Literal["", "true", "false"] = ""
 
 
 class BulkIn(RequestModel):
