@@ -78,7 +78,6 @@ class HostFilter(RequestModel):
     tag: Text = ""
     policy: Text = ""
     drift: Literal["", "true", "false"] = ""
-    drift: Literal["", "true", "false"] = ""
 
 
 class BulkIn(RequestModel):
