@@ -16,7 +16,9 @@ from typing import Any
 
 from saveos.accounts.models import Tenant, User
 from saveos.accounts.service import create_user
+from saveos.alerts import channels
 from saveos.alerts import service as alerts
+from saveos.alerts.schemas import ChannelIn
 from saveos.archives.models import Archive
 from saveos.checkins.models import Run, RunningBackup
 from saveos.core import security
@@ -26,10 +28,14 @@ from saveos.core.security import hash_password
 from saveos.enrolment.models import EnrolmentToken, Registration
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.jobs.models import Job, JobHost, JobLog
+from saveos.policies import service as policies
 from saveos.policies import versions
 from saveos.policies.models import Policy
+from saveos.policies.schemas import PolicyIn, PolicyPatch
 from saveos.repositories.models import Repository
 from saveos.restores.models import Restore
+from saveos.schedules import service as schedules
+from saveos.schedules.models import Schedule
 from saveos.secrets.models import Escrow, RecoveryKey
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
@@ -58,6 +64,9 @@ class Seeded:
     running_job: uuid.UUID
     failed_job: uuid.UUID
     provision_job: uuid.UUID
+    policy_id: uuid.UUID | None = None  # of a policy with two versions that no host has
+    schedule_id: uuid.UUID | None = None  # of one with a history
+    channel_id: uuid.UUID | None = None
 
 
 def seed(session: Session, count: int = 60) -> Seeded:
@@ -81,7 +90,53 @@ def seed(session: Session, count: int = 60) -> Seeded:
     _heartbeats(session, tenant_id, hosts)
     _enrolment(session, tenant_id, hosts)
     _alerts(session, tenant_id)
-    return _jobs(session, tenant_id, hosts, archives, chance)
+    made = _jobs(session, tenant_id, hosts, archives, chance)
+    _plans(session, made)
+    return made
+
+
+def _plans(session: Session, made: Seeded) -> None:
+    """A policy with versions, a schedule with every outcome in its history, a channel that does not deliver."""
+    dumps = [
+        {"kind": "postgresql"},
+        {
+            "kind": "mariadb",
+            "name": "shop",
+            "hostname": "db.example.net",
+            "username": "u",
+            "password": "s3cret",
+        },
+    ]
+    asked: dict[str, Any] = {"name": "dumps", "sources": ["/etc", "/srv/dumps"], "databases": dumps}
+    asked |= {"schedule": "15 */4 * * *", "zone": "Europe/Paris", "hooks": {"before": ["sync # s3cret"]}}
+    policy = policies.create_policy(session, made.tenant_id, PolicyIn(**asked), by="marie")
+    change = PolicyPatch(excludes=["*.iso"], note="images are elsewhere")
+    policies.change_policy(session, policy, change, by="paula")
+    schedule = Schedule(
+        tenant_id=made.tenant_id,
+        name="health each morning",
+        operation="health",
+        targets={"all": True},
+        cron="0 7 * * 1-5",
+        zone="Europe/Paris",
+        last_job_id=made.failed_job,
+        created_by="marie",
+    )
+    session.add(schedule)
+    session.flush()
+    schedules.plan(schedule, now())
+    for days, outcome, reason in (
+        (3, "started", ""),
+        (2, "skipped", "The controller was stopped."),
+        (1, "failed", "None of these hosts can run health: provision one first."),
+    ):
+        job = session.get(Job, made.failed_job) if outcome == "started" else None
+        at = now() - timedelta(days=days)
+        schedules.note(session, schedule, at, outcome, reason, at=at, job=job, count=1 if job else days)
+    channel = channels.create_channel(
+        session, made.tenant_id, ChannelIn(name="ops", url="json://127.0.0.1:9/s3cret", severities=["critical"])
+    )
+    made.policy_id, made.schedule_id, made.channel_id = policy.id, schedule.id, channel.id
 
 
 def _users(session: Session, tenant_id: uuid.UUID) -> None:
