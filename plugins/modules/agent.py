@@ -104,8 +104,8 @@ EXAMPLES = r"""
 RETURN = r"""
 saveos:
   description:
-    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse), C(measure),
-      C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
+    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse),
+      C(measure), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
   returned: always where the agent answered
   type: dict
   sample: {run: {run_id: 01a20611-671c-7657-aef0-7a01ac4f1901, state: succeeded}}

@@ -147,7 +147,11 @@ def write_configs(host, etc, configs):
                 trial = f"{directory}/{number}.yaml"
                 with open(trial, "w", encoding="utf-8") as file:
                     file.write(text)
-                verdict = run([BORGMATIC, "config", "validate", "--config", trial], timeout=60)
+                verdict = run([BORGMATIC, "config", "validate", "--config", trial], timeout=180)
+                if verdict.returncode == 124:
+                    host.fail(
+                        "borgmatic did not judge the policy in three minutes: the host is too busy, try later"
+                    )
                 if verdict.returncode:
                     host.fail(
                         "borgmatic refuses the policy; correct agent_* or agent_borgmatic_overrides: "

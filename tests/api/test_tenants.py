@@ -4,6 +4,8 @@ BODIES = {
     ("PATCH", "/api/v1/hosts/{host}"): {"port": 2222},
     ("PATCH", "/api/v1/groups/{group}"): {"hosts": []},
     ("PATCH", "/api/v1/policies/{policy}"): {"jitter_minutes": 1},
+    ("POST", "/api/v1/policies/{policy}/rollback"): {"version": 1},
+    ("PUT", "/api/v1/groups/{group}/policy"): {"policy": None},
     ("PATCH", "/api/v1/repositories/{repository_id}"): {"quota": "1G"},
     ("PATCH", "/api/v1/users/{user_id}"): {"role": "viewer"},
     ("PATCH", "/api/v1/schedules/{schedule}"): {"jitter_seconds": 1},

@@ -97,7 +97,7 @@ def apply_policy(session: SessionDep, actor: Writer, body: ApplyIn) -> ApplyOut:
 @router.post("/policies/preview", tags=["policies"])
 def preview_schedule(
     session: SessionDep,
-    actor: Annotated[Actor, Depends(require("policies:read", audit=False))],
+    actor: Annotated[Actor, Depends(require("policies:write", audit=False))],
     body: PreviewIn,
 ) -> PreviewOut:
     """Show when a schedule would run next and how the fleet's starts would spread, without keeping it."""
@@ -114,7 +114,7 @@ def list_next_runs(
 
 
 @router.get("/policies/{policy}/versions", tags=["policies"])
-def list_versions(
+def list_policy_versions(
     session: SessionDep, actor: Reader, policy: PolicyRef, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[VersionOut]:
     """List a policy's versions, newest first."""
@@ -127,14 +127,14 @@ def list_versions(
 
 
 @router.get("/policies/{policy}/versions/{version}", tags=["policies"])
-def get_version(session: SessionDep, actor: Reader, policy: PolicyRef, version: Number) -> VersionOut:
+def get_policy_version(session: SessionDep, actor: Reader, policy: PolicyRef, version: Number) -> VersionOut:
     """Show a version of a policy."""
     found = service.get_policy(session, actor.tenant_id, policy)
     return versions.describe_version(versions.get_version(session, found, version))
 
 
 @router.get("/policies/{policy}/versions/{before}/diff/{after}", tags=["policies"])
-def diff_versions(
+def diff_policy_versions(
     session: SessionDep, actor: Reader, policy: PolicyRef, before: Number, after: Number
 ) -> DiffOut:
     """Show what differs between two versions, by field and as YAML."""

@@ -238,3 +238,58 @@ def test_problems_are_found_before_anything_is_changed():
     assert problems() == []
     assert "agent_schedule" in problems("often")[0]
     assert "agent_sources" in problems(sources=[])[0]
+
+
+def test_databases_become_borgmatics_options_and_passwords_files_of_their_own():
+    databases = [
+        {"kind": "postgresql", "name": "shop"},
+        {"kind": "postgresql", "hostname": "db", "username": "u", "password": "CANARY"},
+        {"kind": "mariadb"},
+        {"kind": "sqlite", "path": "/srv/app/notes.db"},
+        {"kind": "mongodb", "hostname": "db", "port": 27017, "keep_password": True},
+    ]
+    policy = {**POLICY, "databases": databases}
+    found = saveos.borgmatic_config(policy, repository())
+    assert "CANARY" not in str(found)
+    assert found["postgresql_databases"] == [
+        {
+            "name": "shop",
+            "pg_dump_command": "runuser -u postgres -- pg_dump",
+            "psql_command": "runuser -u postgres -- psql",
+            "pg_restore_command": "runuser -u postgres -- pg_restore",
+        },
+        {
+            "hostname": "db",
+            "username": "u",
+            "name": "all",
+            "password": "{credential file /etc/saveos/databases/2}",
+        },
+    ]
+    assert found["mariadb_databases"] == [{"name": "all"}]
+    assert found["sqlite_databases"] == [{"path": "/srv/app/notes.db", "name": "notes.db"}]
+    assert "unsafe_skip_path_validation_before_create" not in found
+    assert any(pattern.endswith("/databases") for pattern in found["exclude_patterns"])
+    files = {"/etc/saveos/databases/2": "CANARY", "/etc/saveos/databases/5": None}
+    assert saveos.password_files(policy) == files
+
+
+@pytest.mark.parametrize(
+    "entry, words",
+    [({"kind": "oracle"}, "kind"), ({"kind": "sqlite"}, "path"), ({"kind": "mysql", "pw": "x"}, "'?pw")],
+)
+def test_a_database_that_makes_no_sense_is_told_without_its_values(entry, words):
+    with pytest.raises(AnsibleFilterError, match=words):
+        saveos.password_files({**POLICY, "databases": [entry]})
+
+
+def test_cron_is_asked_at_each_moment_that_some_zone_may_mean():
+    assert saveos.cron_in_any_zone("30 2 * * *") == "0,15,30,45 * * * *"
+    assert saveos.cron_in_any_zone("5 2 * * 1") == "5,20,35,50 * * * *"
+    assert saveos.schedule_values("0 2 * * sun", "Europe/Paris") == {
+        "zone": "Europe/Paris",
+        "minute": [0],
+        "hour": [2],
+        "day": None,
+        "month": None,
+        "weekday": [0],
+    }
