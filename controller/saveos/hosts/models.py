@@ -24,6 +24,13 @@ class Host(HasId, Base):
         UniqueConstraint("tenant_id", "name"),
         Index("ix_hosts_tenant_id_last_backup_at", "tenant_id", "last_backup_at"),
         Index("ix_hosts_tenant_id_due_at", "tenant_id", "due_at"),
+        # Counts over a whole fleet read these alone, not the wide rows.
+        Index(
+            "ix_hosts_protection",
+            *("tenant_id", "state", "is_agent", "last_run_state", "last_backup_at", "due_at", "seen_at"),
+            "heartbeat_at",
+        ),
+        Index("ix_hosts_drift", "tenant_id", "state", "is_agent", "policy_id", "applied_version_id"),
     )
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str] = mapped_column(String(253))

@@ -132,7 +132,8 @@ def list_hosts(
 
 def count_hosts(session: Session, tenant_id: uuid.UUID, **filters: str) -> int:
     """Return how many hosts match; the filters are those of `list_hosts`."""
-    return session.scalar(select(func.count(Host.id)).where(*host_filters(tenant_id, **filters))) or 0
+    counted = select(func.count()).select_from(Host)  # not of ids, which the covering indexes do not hold
+    return session.scalar(counted.where(*host_filters(tenant_id, **filters))) or 0
 
 
 def host_filters(

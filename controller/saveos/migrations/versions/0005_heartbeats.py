@@ -40,12 +40,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("host_id", name=op.f("pk_running_backups")),
     )
     op.create_index("ix_running_backups_tenant_id", "running_backups", ["tenant_id"], unique=False)
+    told = ["last_run_state", "last_backup_at", "due_at", "seen_at", "heartbeat_at"]
+    op.create_index("ix_hosts_protection", "hosts", ["tenant_id", "state", "is_agent", *told], unique=False)
 
 
 def downgrade() -> None:
     """Take it back."""
+    op.drop_index("ix_hosts_protection", table_name="hosts")
     op.drop_index("ix_running_backups_tenant_id", table_name="running_backups")
     op.drop_table("running_backups")
-    with op.batch_alter_table("hosts") as hosts:
-        for name in ("disk_free_share", "clock_skew", "heartbeat_at", "heartbeat"):
-            hosts.drop_column(name)
+    for name in ("disk_free_share", "clock_skew", "heartbeat_at", "heartbeat"):
+        op.drop_column("hosts", name)

@@ -101,10 +101,13 @@ def upgrade() -> None:
         "UPDATE hosts SET policy_id = (SELECT policies.id FROM policies WHERE policies.is_default AND "
         "policies.tenant_id = hosts.tenant_id) WHERE policy_id IS NULL"
     )
+    names = ["tenant_id", "state", "is_agent", "policy_id", "applied_version_id"]
+    op.create_index("ix_hosts_drift", "hosts", names, unique=False)
 
 
 def downgrade() -> None:
     """Take it back."""
+    op.drop_index("ix_hosts_drift", table_name="hosts")
     op.drop_column("hosts", "applied_version_id")
     op.drop_column("hosts", "policy_source")
     op.drop_column("hosts", "own_policy_id")
