@@ -63,12 +63,21 @@ def list_hosts(
         filters=filters,
         choices=_choices(page),
         total=sum(counts.values()),
-        matching=service.count_hosts(page.session, page.tenant_id, **given),
+        matching=service.count_hosts(page.session, page.tenant_id, **given) if given else sum(counts.values()),
         filtered=bool(given),
         chips=_chips(counts, filters) + _drift_chip(page, filters),
         first_page=url("/hosts", **filters) if cursor else "",
         next_page=url("/hosts", **filters, cursor=following) if following else "",
     )
+
+
+def _matching(page: View, given: dict[str, str], counts: dict[str, int]) -> int:
+    """Return how many hosts match; what the chips count already is not counted twice."""
+    if not given:
+        return sum(counts.values())
+    if given.keys() == {"protection"}:
+        return counts.get(given["protection"], 0)
+    return service.count_hosts(page.session, page.tenant_id, **given)
 
 
 def _choices(page: View) -> list[tuple[str, str, str, list[str]]]:
