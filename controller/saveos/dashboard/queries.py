@@ -35,6 +35,8 @@ HISTORY_DAYS = 14
 PROBLEM_STATES = ("partial", "failed", "timed_out", "lost")
 OLDER_SECONDS = 300
 _older: dict[tuple[str, uuid.UUID, date], tuple[float, dict[date, dict[str, int]]]] = {}
+TAGS_SECONDS = 10
+_tags: dict[tuple[str, uuid.UUID], tuple[float, list[str]]] = {}
 _WORST = {"none": 0, "good": 1, "warn": 2, "bad": 3}
 _RUN_TONE = {"succeeded": "good", "warning": "warn", "failed": "bad"}
 
@@ -322,10 +324,17 @@ def policies(session: Session, tenant_id: uuid.UUID) -> list[str]:
 
 
 def tags(session: Session, tenant_id: uuid.UUID) -> list[str]:
-    """Return the tags of hosts, at most 500; read as their combinations, which are few."""
-    query = select(cast(Host.tags, String)).where(Host.tenant_id == tenant_id, Host.state != "decommissioned")
-    found = {tag for text in session.scalars(query.distinct()) for tag in json.loads(text or "[]")}
-    return sorted(found)[:500]
+    """Return the tags of hosts, at most 500; read as their combinations, which are few, each ten seconds."""
+    key = (str(session.get_bind().engine.url), tenant_id)
+    kept_at, found = _tags.get(key, (0.0, []))
+    if time.monotonic() - kept_at > TAGS_SECONDS or not kept_at:
+        query = select(cast(Host.tags, String)).where(Host.tenant_id == tenant_id)
+        texts = session.scalars(query.where(Host.state != "decommissioned").distinct())
+        found = sorted({tag for text in texts for tag in json.loads(text or "[]")})[:500]
+        if len(_tags) > 1000:
+            _tags.clear()
+        _tags[key] = (time.monotonic(), found)
+    return found
 
 
 def job_rows(session: Session, jobs: Sequence[Job]) -> list[JobRow]:
