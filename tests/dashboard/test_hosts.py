@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from saveos.accounts.service import set_agent_token
 from saveos.checkins.models import RunningBackup
 from saveos.core import security
@@ -15,6 +15,7 @@ from saveos.jobs.models import Job, JobHost
 from sqlalchemy import delete, func, select
 
 from tests.dashboard.conftest import Controller
+from tests.dashboard.seed import PASSWORD
 
 
 def test_search_filters_while_typing_and_keeps_focus(controller: Controller, page: Page) -> None:
@@ -153,6 +154,26 @@ def test_taking_out_wants_the_number_typed(controller: Controller, page: Page) -
 def states(controller: Controller, names: list[str]) -> set[str]:
     with controller.session() as session:
         return set(session.scalars(select(Host.state).where(Host.name.in_(names))))
+
+
+def test_bulk_works_without_javascript(controller: Controller, browser: Browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{controller.url}/hosts?q=file-")
+    page.fill("#f-name", "marie")
+    page.fill("#f-password", PASSWORD)
+    page.click("button.btn-primary")
+    page.wait_for_url("**/hosts?q=file-*")
+    page.locator("tbody input[type=checkbox]").first.check()
+    page.locator("#bulk").get_by_role("button", name="More…").click()
+    page.select_option("#f-action", label="Add tags")
+    page.get_by_role("button", name="Show what would happen").click()
+    page.fill("#f-tags", "by-hand")
+    page.get_by_role("button", name="Show what would happen").click()
+    page.get_by_role("button", name="Add tags: 1 host").click()
+    expect(page.locator(".toast-box")).to_contain_text("Hosts changed")
+    assert tagged(controller, "by-hand") == 1
+    context.close()
 
 
 def test_drift_is_filtered_and_converged(controller: Controller, page: Page) -> None:

@@ -139,7 +139,9 @@ def list_registrations(page: Reader, token: Cursor = "", state: Cursor = "", cur
         token_id = uuid.UUID(token) if token else None
     except ValueError:
         token_id = None
-    return page.render("enrol/waiting.html", step=4, **_waiting(page, token_id, state, cursor))
+    shown = _waiting(page, token_id, state, cursor)
+    is_in = any(row.state == "done" for row in shown["registrations"])
+    return page.render("enrol/waiting.html", step=5 if is_in else 4, **shown)
 
 
 def _waiting(page: View, token_id: uuid.UUID | None, state: str, cursor: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _hosts(found: list[Any]) -> list[dict[str, str]]:
 
 def _places(page: View) -> list[dict[str, str]]:
     # icon="layout-dashboard" icon="history" icon="restore" icon="settings" icon="plus"
-    # icon="bell" icon="alert-triangle" icon="calendar-time" icon="clipboard-list"
+    # icon="bell" icon="alert-triangle" icon="clock" icon="calendar-time" icon="clipboard-list"
     places = [
         _result("/", "layout-dashboard", gettext("Overview"), gettext("page")),
         _result("/hosts", "server-2", gettext("Hosts"), gettext("page")),
@@ -60,5 +60,7 @@ def _places(page: View) -> list[dict[str, str]]:
         _result("/settings", "settings", gettext("Settings"), gettext("page")),
     ]
     if page.actor.may("hosts:write"):
+        places.append(_result("/hosts/enrol", "plus", gettext("Enrol hosts"), gettext("action")))
         places.append(_result("/hosts/new", "plus", gettext("Add a host"), gettext("action")))
+        places.append(_result("/hosts/enrol/waiting", "clock", gettext("Hosts that asked"), gettext("page")))
     return places

@@ -65,6 +65,7 @@ def list_hosts(
         total=sum(counts.values()),
         matching=service.count_hosts(page.session, page.tenant_id, **given) if given else sum(counts.values()),
         filtered=bool(given),
+        waiting=queries.count_waiting(page.session, page.tenant_id),
         chips=_chips(counts, filters) + _drift_chip(page, filters),
         first_page=url("/hosts", **filters) if cursor else "",
         next_page=url("/hosts", **filters, cursor=following) if following else "",
