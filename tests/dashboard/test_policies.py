@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from saveos.core.clock import now
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.hosts.service import drift_sql
-from saveos.jobs.models import Job
+from saveos.jobs.models import Job, JobHost
 from saveos.policies import precedence, service
 from saveos.policies.models import Policy
 from saveos.policies.schemas import PolicyIn
@@ -233,11 +234,13 @@ def test_groups_give_a_policy_by_priority(controller: Controller, page: Page, po
     expect(note).to_contain_text("yet to follow")
     note.get_by_role("button", name="Provision them").click()
     page.wait_for_url("**/jobs/*")
+    page.goto(
+        f"{controller.url}/policies/{policy.id}/groups"
+    )  # the job's page follows a job that is about to go
     with controller.session() as session:
         job = session.scalars(select(Job).order_by(Job.id.desc()).limit(1)).one()
         assert (job.operation, job.trigger) == ("provision", "dashboard")
         session.delete(job)
-    page.goto(f"{controller.url}/policies/{policy.id}/groups")
     row.get_by_role("button", name="Take away").click()
     expect(page.locator(".empty")).to_contain_text("No group gives a policy")
 
@@ -272,3 +275,60 @@ def test_policy_without_javascript(controller: Controller, browser: Any, policy:
     with controller.session() as session:
         assert stored(session, policy).grace_minutes == 90
     context.close()
+
+
+def measured(controller: Controller, job_id: uuid.UUID, told: dict[str, Any]) -> None:
+    """Let a job end as the worker would, with what its host told."""
+    with controller.session() as session:
+        job = session.get_one(Job, job_id)
+        job.state, job.finished_at = "succeeded", now()
+        host = session.scalars(select(JobHost).where(JobHost.job_id == job_id)).one()
+        host.state, host.result = "ok", {"measure": told}
+
+
+def newest_job(controller: Controller) -> Job:
+    with controller.session() as session:
+        found: Job = session.scalars(select(Job).order_by(Job.id.desc()).limit(1)).one()
+        return found
+
+
+def test_a_draft_is_measured_on_a_host_in_place(controller: Controller, page: Page, policy: Policy) -> None:
+    page.goto(f"{controller.url}/policies/{policy.id}/edit")
+    page.fill("#f-sources", "/srv\n/opt/draft")
+    page.fill("#f-excludes", "*.tmp")
+    page.get_by_label("Size on a host").select_option(controller.made.host)
+    page.get_by_role("button", name="Measure").click()
+    expect(page.locator("#measured")).to_contain_text(f"Measuring on {controller.made.host}")
+    job = newest_job(controller)
+    assert (job.operation, job.trigger) == ("measure", "dashboard")
+    assert job.parameters == {"sources": ["/srv", "/opt/draft"], "excludes": ["*.tmp"]}
+    sources = [{"path": "/srv", "files": 3, "bytes": 4096}, {"path": "/opt/draft", "files": 1, "bytes": "odd"}]
+    measured(
+        controller, job.id, {"sources": sources, "files": 4, "bytes": 4096, "excluded": 2, "unreadable": 0}
+    )
+    rows = page.locator("#measured tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("4 KiB")
+    expect(page.locator("#measured")).to_contain_text("2 entries excluded")
+    expect(page.locator("#f-sources")).to_have_value("/srv\n/opt/draft")
+    page.fill("#f-sources", "not-absolute")
+    page.get_by_role("button", name="Measure").click()
+    expect(page.locator("#measured [role=alert]")).to_contain_text("absolute")
+    with controller.session() as session:
+        session.delete(session.get_one(Job, job.id))
+
+
+def test_a_policy_is_measured_as_a_job(controller: Controller, page: Page, policy: Policy) -> None:
+    page.goto(f"{controller.url}/policies/{policy.id}")
+    page.get_by_label("Host", exact=True).select_option(controller.made.host)
+    page.get_by_role("button", name="Measure").click()
+    page.wait_for_url("**/jobs/*")
+    job = newest_job(controller)
+    assert job.parameters["sources"] == ["/srv"]
+    told = {"sources": [{"path": "/srv", "files": 12, "bytes": 2048}], "files": 12, "bytes": 2048}
+    measured(controller, job.id, told)
+    page.reload()
+    expect(page.locator("#results table.measured tfoot")).to_contain_text("2 KiB")
+    page.goto(f"{controller.url}/policies")
+    with controller.session() as session:
+        session.delete(session.get_one(Job, job.id))

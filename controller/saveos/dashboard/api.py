@@ -16,6 +16,7 @@ from saveos.dashboard.views import (
     find,
     hosts,
     jobs,
+    measure,
     overview,
     policies,
     schedules,
@@ -23,7 +24,7 @@ from saveos.dashboard.views import (
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
 HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files)
-for each in (*HOSTS, channels, alerts, policies, schedules, find, accounts):
+for each in (*HOSTS, channels, alerts, measure, policies, schedules, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)
 

@@ -133,6 +133,7 @@ triggers = {
     "dashboard": mark("dashboard"),
     "schedule": mark("schedule"),
     "timer": mark("host's timer"),
+    "enrolment": mark("enrolment"),
     "hand": mark("playbook by hand"),
     "host": mark("on the host"),
     "job": mark("job"),

@@ -12,7 +12,7 @@ from saveos.archives.models import Archive
 from saveos.core.i18n import gettext, number, size
 from saveos.core.pagination import decode_id, encode_cursor
 from saveos.core.web import State, StateDep
-from saveos.dashboard import actions, queries, words
+from saveos.dashboard import actions, measured, queries, words
 from saveos.dashboard.rendering import View, environment, redirect, url, view
 from saveos.jobs import logs, service
 from saveos.jobs.models import ACTIVE, FINAL, Job, JobHost
@@ -145,13 +145,14 @@ def _result(host: JobHost, archives: dict[uuid.UUID, list[Archive]]) -> dict[str
     made = archives.get(host.host_id, []) if host.host_id else []
     run = host.result.get("run") or {}
     restored = run.get("restore") if isinstance(run, dict) else None
-    health = host.result.get("health")
-    if not (host.error or made or restored or health):
+    health, size = host.result.get("health"), measured.read(host.result.get("measure"))
+    if not (host.error or made or restored or health or size):
         return None
     return {
         "name": host.name,
         "error": host.error,
         "archives": made,
+        "measured": size,
         "restored": _restored(restored) if isinstance(restored, dict) else None,
         "health": _health(health) if isinstance(health, dict) else [],
     }

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi import Form as FormData
 from fastapi.responses import HTMLResponse, Response
 from pydantic import ValidationError
-from sqlalchemy import func, literal, select
+from sqlalchemy import case, func, literal, select
 
 from saveos.accounts.access import describe
 from saveos.core.errors import Invalid, Problem
@@ -126,6 +126,7 @@ def show_policy(page: Reader, policy: str) -> Response:
         "",
         template="overview",
         ahead=_look_ahead(page, found.schedule, found.zone, str(found.jitter_minutes), found),
+        measure_hosts=_measurable(page, found) if page.actor.may("jobs:write") else [],
         overrides=forms.as_yaml(found.overrides),
         sources=_sources(page, found),
     )
@@ -142,6 +143,14 @@ def _sources(page: View, policy: Policy) -> list[tuple[str, int]]:
     )
     rows = page.session.execute(query.group_by(Host.policy_source).order_by(Host.policy_source)).tuples()
     return [(source, count) for source, count in rows]
+
+
+def _measurable(page: View, policy: Policy | None) -> list[str]:
+    """Return names of hosts to measure on: at most 200 provisioned agents, the policy's own first."""
+    query = select(Host.name).where(Host.tenant_id == page.tenant_id, Host.is_agent, Host.state == "enrolled")
+    if policy:
+        query = query.order_by(case((Host.policy_id == policy.id, 0), else_=1))
+    return list(page.session.scalars(query.order_by(Host.name).limit(200)))
 
 
 def _tab(
@@ -202,6 +211,7 @@ def _editor(
         "error": problems.pop("retention", "") or problems.pop("hooks", "") or sentence,
         "form": form,
         "hooks": service.describe_policies(page.session, [policy])[0].hooks if policy else {},
+        "measure_hosts": _measurable(page, policy) if page.actor.may("jobs:write") else [],
         "kinds": ("postgresql", "mariadb", "mysql", "sqlite", "mongodb"),
         "problems": problems,
         "servers": queries.storage_servers(page.session, page.tenant_id),
