@@ -8,7 +8,7 @@ from importlib import import_module
 
 from lab import unfit
 
-NAMES = ("backup", "provisioning", "overhead", "latency", "idle", "sweep", "checkins")
+NAMES = ("backup", "provisioning", "overhead", "latency", "idle", "sweep", "checkins", "hosts_page")
 
 
 def main() -> int:

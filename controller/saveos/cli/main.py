@@ -7,6 +7,7 @@ import typer
 
 from saveos import __version__
 from saveos.cli import (
+    agents,
     alerts,
     archives,
     bulk,
@@ -76,6 +77,7 @@ def _options(
 
 for _module in (
     server,
+    agents,
     login,
     hosts,
     importing,

@@ -8,7 +8,7 @@ Jinja environment serves all requests.
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
+from functools import cache, lru_cache
 from gettext import c2py
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -121,8 +121,13 @@ def mark(message: str) -> str:
 
 
 def _locale() -> Locale:
+    return _parse_locale(language())
+
+
+@cache
+def _parse_locale(code: str) -> Locale:
     # British conventions for English: day before month, 24-hour clock, as operators read times.
-    return Locale.parse({"en": "en_GB", "fr": "fr_FR"}[language()])
+    return Locale.parse({"en": "en_GB", "fr": "fr_FR"}[code])
 
 
 def number(value: float, digits: int = 0) -> str:
