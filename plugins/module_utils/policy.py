@@ -171,9 +171,7 @@ def _databases(entries, etc):
         _check_database(entry, number)
         kind = entry["kind"]
         found = {
-            told: entry[name]
-            for name, told in DATABASE_OPTIONS.items()
-            if entry.get(name) not in ("", None)
+            told: entry[name] for name, told in DATABASE_OPTIONS.items() if entry.get(name) not in ("", None)
         }
         found.setdefault("name", entry["path"].rsplit("/", 1)[-1] if kind == "sqlite" else "all")
         if entry.get("password") or entry.get("keep_password"):

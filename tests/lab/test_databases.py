@@ -88,7 +88,10 @@ def test_what_the_host_would_get_is_what_it_gets(fleet, rows):
 
 
 def test_dumps_restore_every_row(fleet, rows):
-    job = fleet.controller.done("backup", "web")
+    job = fleet.controller.ended(fleet.controller.ask("backup", "web"))
+    run = fleet.controller.get(f"/runs/{fleet.controller.items('/runs?host=web')[0]['id']}")
+    assert job["state"] == "succeeded", run
+    assert CANARY not in str(run)
     assert CANARY not in fleet.controller.http("GET", f"/jobs/{job['id']}/log?format=text").text
     at_rest(fleet.web)
     assert [int(line) for line in on(fleet.web, COUNT).split()] == rows
