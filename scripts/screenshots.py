@@ -31,6 +31,8 @@ PAGES = {
     "host": "/hosts/{host}",
     "host-policy": "/hosts/{host}/policy",
     "add-host": "/hosts/new",
+    "enrol": "/hosts/enrol",
+    "enrol-waiting": "/hosts/enrol/waiting",
     "jobs": "/jobs",
     "job": "/jobs/{failed_job}",
     "alerts": "/alerts",
