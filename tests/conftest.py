@@ -291,14 +291,15 @@ class Api:
             )
             return service.create_token(session, self.tenant_id, user, "t", ["*"])[1]
 
-    def agent_token(self, host_id: str) -> str:
+    def agent_token(self, host_id: str, tenant_id: uuid.UUID | None = None) -> str:
         """Return a token that a host made for itself."""
         from saveos.accounts import service
         from saveos.core.security import new_token, token_hash
 
         token = new_token("agent")
         with self.database.session() as session:
-            service.set_agent_token(session, self.tenant_id, uuid.UUID(host_id), "host", token_hash(token))
+            tenant = tenant_id or self.tenant_id
+            service.set_agent_token(session, tenant, uuid.UUID(host_id), "host", token_hash(token))
         return token
 
     def other_tenant(self) -> SimpleNamespace:

@@ -46,6 +46,8 @@ def things(api):
         "user_id": api.get("/users").json()["items"][0]["id"],
         "schedule": api.get("/schedules").json()["items"][0]["id"],
         "archive_id": api.get("/archives").json()["items"][0]["id"],
+        "other_id": api.get("/archives").json()["items"][0]["id"],
+        "borg_id": "a" * 64,
         "run_id": run_id,
         "enrolment_token": api.made("/enrolment/tokens", {"name": "t"})["id"],
     }
@@ -54,12 +56,15 @@ def things(api):
 def test_every_route_hides_what_another_tenant_has(api, routes):
     ids = things(api)
     other = api.other_tenant()
+    foreign = api.call("POST", "/hosts", json={"name": "theirs"}, token=other.token).json()
+    agent = api.agent_token(foreign["id"], other.id)
     checked = []
     for route in routes:
         if not route.parameters or not ids.keys() >= set(route.parameters):
             continue
         body = BODIES.get((route.method, route.path))
-        answer = api.call(route.method, route.url(ids), token=other.token, json=body)
+        token = agent if route.path.startswith("/api/v1/agents/") else other.token
+        answer = api.call(route.method, route.url(ids), token=token, json=body)
         assert answer.status_code == 404, f"{route}: {answer.status_code} {answer.text}"
         checked.append(route)
     assert len(checked) >= 15

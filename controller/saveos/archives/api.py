@@ -113,7 +113,7 @@ def list_files(
 
 
 @router.get("/archives/{archive_id}/versions")
-def list_versions(
+def list_file_versions(
     session: SessionDep,
     state: StateDep,
     actor: Reader,
