@@ -44,6 +44,7 @@ from saveos.schedules.firing import fire_due
 
 LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
 HOUSEKEEPING = 5.0  # seconds between looks at schedules, lost jobs and runs without a job
+ADOPTION = 0.25  # seconds between batches of runs without a job, while there are many
 BATCH = 0.25  # seconds between batches of a running job's events
 ERRORS_KEPT = 20
 GOES_ON = " A run may go on at a host, because it could not be ended there: see the log."
@@ -92,18 +93,20 @@ class Worker:
         remove_root(self.settings.home)
 
     def _dispatch(self) -> None:
-        due = 0.0
+        due = adopt_due = 0.0
         while not self._stopping.is_set():
             try:
                 if time.monotonic() >= due:
                     self._keep_house()
                     due = time.monotonic() + HOUSEKEEPING
+                if time.monotonic() >= adopt_due:
+                    adopt_due = time.monotonic() + (ADOPTION if self._adopt() else HOUSEKEEPING)
                 self._look()
             except OperationalError as error:
                 log.warning("the database does not answer: %s", error.orig)
             except Exception:
                 log.exception("the dispatcher stumbled; it goes on")
-            self.bell.wait(LOOK_UP)
+            self.bell.wait(min(LOOK_UP, max(0.0, adopt_due - time.monotonic())))
 
     def _look(self) -> None:
         """Start what may start, and pass on what people canceled."""
@@ -140,10 +143,14 @@ class Worker:
             lost = queue.reap(session, is_idempotent, self._salvage)
         for job_id in lost:
             log.warning("job %s: its worker was gone", job_id)
+
+    def _adopt(self) -> bool:
+        """Make jobs of some runs that have none; return whether there are more."""
         with self.database.session() as session:
-            if reports.any_loose(session):
-                write_lock(session)
-                reports.adopt_runs(session)
+            if not reports.any_loose(session):
+                return False
+            write_lock(session)
+            return reports.adopt_runs(session) == reports.ADOPTED_AT_ONCE
 
     def _salvage(self, session: Session, job: Job) -> None:
         """Store what a lost attempt still said, where its spool is on this machine."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from saveos.checkins.models import Run
 from saveos.core.clock import now
-from saveos.core.database import touch
+from saveos.core.database import new_id, touch
 from saveos.core.errors import Invalid
 from saveos.hosts.models import Host
 from saveos.jobs import logs, queue
@@ -20,6 +20,7 @@ from saveos.jobs.schemas import ReportedHost, ReportIn
 from saveos.runner.events import MAX_TEXT, clip, note
 
 WAIT_FOR_REPORT = timedelta(minutes=2)
+ADOPTED_AT_ONCE = 50
 OPERATIONS = {"site": "provision"}  # the one playbook that has another name than its operation
 TRIGGERS = {"timer": "timer", "host": "hand", "playbook": "hand", "job": "api"}
 STATES = {
@@ -111,10 +112,11 @@ def _loose() -> ColumnElement[bool]:
     return Run.job_id.is_(None) & or_(Run.trigger.in_(("timer", "host")), waited)
 
 
-def adopt_runs(session: Session, limit: int = 200) -> int:
+def adopt_runs(session: Session, limit: int = ADOPTED_AT_ONCE) -> int:
     """Make jobs of runs that nobody's job or report claims; return how many.
 
-    A run that a playbook started waits two minutes for the playbook's own report.
+    A run that a playbook started waits two minutes for the playbook's own report. Few at once, written
+    together, because check-ins wait for SQLite's lock meanwhile.
     """
     runs = session.execute(
         select(Run, Host.name).join(Host, Host.id == Run.host_id).where(_loose()).order_by(Run.id).limit(limit)
@@ -129,15 +131,19 @@ def _adopt(session: Session, run: Run, name: str) -> None:
     job = _job(
         run.tenant_id,
         run.kind,
+        id=new_id(),
         trigger=TRIGGERS.get(run.trigger, "hand"),
         requested_by=f"host {name}",
         targets={"hosts": [name]},
         result={"adopted": True},
         started_at=run.started_at,
         finished_at=run.finished_at,
+        hosts_total=1,
+        hosts_done=1,
+        hosts_failed=int(host_state == "failed"),
+        log_bytes=0,
     )
     session.add(job)
-    session.flush()
     session.add(
         JobHost(
             job_id=job.id,
@@ -155,7 +161,7 @@ def _adopt(session: Session, run: Run, name: str) -> None:
     if run.log:
         text = clip(zlib.decompress(run.log).decode(errors="replace"), MAX_TEXT)
         logs.append(session, job, [note(text) | {"n": 1, "t": run.finished_at.timestamp(), "h": name}])
-    _close(session, job)
+    touch(session, job.tenant_id, "jobs")
 
 
 def _job(tenant_id: uuid.UUID, operation: str, **fields: Any) -> Job:
