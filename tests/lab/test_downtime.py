@@ -149,7 +149,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     """Many hosts check in at once and the controller is killed; every acknowledged run is there after it."""
     from bench.checkins import PLACE, Server, record
 
-    controller = Controller(tmp_path / "home", "127.0.0.1")
+    controller = Controller(tmp_path / "home", "127.0.0.1", SAVEOS_TLS="on")
     controller.start()
     try:
         told = Server(tmp_path / "home")
