@@ -298,6 +298,7 @@ def test_bad_input_says_where_and_keeps_what_was_typed(controller: Controller, p
 
 def test_palette_finds_a_host(controller: Controller, page: Page) -> None:
     page.goto(f"{controller.url}/")
+    page.wait_for_selector("#live[data-state]")  # scripts run
     page.keyboard.press("Control+k")
     page.keyboard.type("vault")
     expect(page.locator("#palette-list li").first).to_contain_text("vault-1")
