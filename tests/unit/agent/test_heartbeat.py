@@ -85,7 +85,12 @@ def test_progress_comes_at_the_start_and_then_the_newest_only(agent, settings, c
     run.finish()
     first, second = (body for _, _, body in controller.posts[:2])
     assert controller.posts[0][0] == "/api/v1/agents/progress"
-    assert (first["phase"], first["run_id"], first["job_id"], first["files"]) == ("start", run.run_id, None, None)
+    assert (first["phase"], first["run_id"], first["job_id"], first["files"]) == (
+        "start",
+        run.run_id,
+        None,
+        None,
+    )
     assert (second["phase"], second["files"], second["original_size"]) == ("create", 199, 1990)
     assert "canary" not in json.dumps(second)
     time.sleep(1.3)
