@@ -121,7 +121,7 @@ def test_a_controller_that_does_not_want_progress_is_asked_seldom(agent, setting
 
 def test_a_controller_that_hangs_holds_nothing_up(agent, settings, controller):
     hold = threading.Event()
-    controller.answer = lambda body: hold.wait(5) and 200 or 200
+    controller.answer = lambda body: (hold.wait(5) and 200) or 200
     run = agent.Run(settings, "backup", agent.new_run_id(), "timer", None)
     run.tell("start", "r1")
     until(lambda: controller.posts)
