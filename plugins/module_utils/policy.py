@@ -80,6 +80,8 @@ def borgmatic_config(policy, repository):
     config = {
         "source_directories": list(policy["sources"]),
         "repositories": [{"path": repository["url"], "label": repository["label"]}],
+        # a file that each archive holds, for drills; its place is excluded but for this
+        "patterns": [f"R {state}/canary", f"+ pp:{state}/canary"],
         "exclude_patterns": [*policy["excludes"], *(f"pp:{path}" for path in own)],
         "exclude_caches": bool(policy["exclude_caches"]),
         "compression": policy["compression"],

@@ -275,7 +275,7 @@ def main():
         f"{etc}/ssh",
         f"{etc}/borgmatic",
         state,
-        *(f"{state}/{name}" for name in ("spool", "runs", "borg", "restores")),
+        *(f"{state}/{name}" for name in ("spool", "runs", "borg", "restores", "canary")),
     ):
         host.directory(directory, 0o700)
     known_hosts = f"{etc}/ssh/known_hosts"
