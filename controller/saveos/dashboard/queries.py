@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, String, and_, case, cast, exists, false, func, or_, select, tuple_
@@ -208,7 +209,13 @@ def next_run_of(host: Host, at: datetime) -> datetime | None:
     """Return when a host's own timer starts its next backup, before jitter."""
     policy: Any = host.policy
     runs = policy is not None and host.is_agent and host.state in ("pending", "enrolled")
-    return next_run(policy.schedule, at, policy.zone) if runs else None
+    return _next_run(policy.schedule, policy.zone, at.replace(second=0, microsecond=0)) if runs else None
+
+
+@lru_cache(maxsize=1000)
+def _next_run(schedule: str, zone: str, minute: datetime) -> datetime:
+    """Return a schedule's next run; a page asks the same for each of its hosts."""
+    return next_run(schedule, minute, zone)
 
 
 def days_of(session: Session, host_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[str]]:
