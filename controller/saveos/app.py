@@ -213,9 +213,8 @@ def _metrics_tenant(request: Request, actor: Actor | None) -> uuid.UUID | None:
 def _metrics(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
     yield from _head("saveos_build_info", "The controller's version.")
     yield f'saveos_build_info{{version="{__version__}"}} 1'
-    fleet = select(Tenant.name, Host.name, Host.last_backup_at, protection_sql(now())).join(
-        Tenant, Tenant.id == Host.tenant_id
-    )
+    columns = (Tenant.name, Host.name, Host.last_backup_at, Host.last_proven_at, protection_sql(now()))
+    fleet = select(*columns).join(Tenant, Tenant.id == Host.tenant_id)
     queue = select(Tenant.name, Job.state, func.count()).join(Tenant, Tenant.id == Job.tenant_id)
     queue = queue.group_by(Tenant.name, Job.state)
     if tenant_id:
@@ -223,16 +222,21 @@ def _metrics(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
     rows = session.execute(fleet.where(Host.state != "decommissioned").order_by(Host.name)).all()
     yield from _head("saveos_hosts", "Hosts by protection.")
     counts: dict[tuple[str, str], int] = {}
-    for tenant, _, _, protection in rows:
+    for tenant, *_, protection in rows:
         counts[tenant, protection] = counts.get((tenant, protection), 0) + 1
     for (tenant, protection), count in sorted(counts.items()):
         yield f'saveos_hosts{{tenant="{_label(tenant)}",protection="{protection}"}} {count}'
     yield from _head("saveos_host_last_backup_age_seconds", "Age of each host's last backup.")
     at = now()
-    for tenant, host, last_backup_at, _ in rows:
+    for tenant, host, last_backup_at, *_ in rows:
         if last_backup_at:
             age = round((at - last_backup_at).total_seconds())
             yield f'saveos_host_last_backup_age_seconds{{tenant="{_label(tenant)}",host="{host}"}} {age}'
+    yield from _head("saveos_last_proven_timestamp", "When a drill last restored each host's newest archives.")
+    for tenant, host, _, proven, _ in rows:
+        if proven:
+            moment = round(proven.timestamp())
+            yield f'saveos_last_proven_timestamp{{tenant="{_label(tenant)}",host="{host}"}} {moment}'
     yield from _head("saveos_jobs", "Jobs by state.")
     for tenant, state, count in session.execute(queue.order_by(Tenant.name, Job.state)):
         yield f'saveos_jobs{{tenant="{_label(tenant)}",state="{state}"}} {count}'

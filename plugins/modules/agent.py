@@ -26,7 +26,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [backup, restore, stop, browse, measure, snapshots, status, health, deliver]
+    choices: [backup, restore, stop, browse, measure, snapshots, status, health, deliver, drill]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -72,6 +72,14 @@ options:
     description: Directory to browse.
     type: str
     default: /
+  sample:
+    description: Files that a drill restores.
+    type: int
+    default: 20
+  seed:
+    description: Seed that chooses them; -1 takes another each time.
+    type: int
+    default: -1
   sources:
     description: Paths to measure.
     type: list
@@ -105,7 +113,7 @@ RETURN = r"""
 saveos:
   description:
     - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse),
-      C(measure), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
+      C(measure), C(drill), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
   returned: always where the agent answered
   type: dict
   sample: {run: {run_id: 01a20611-671c-7657-aef0-7a01ac4f1901, state: succeeded}}
@@ -141,6 +149,8 @@ def arguments(params, check_mode):
         argv.append(f"--archive={params['archive']}")
     if verb == "browse":
         argv.append(f"--path={params['path']}")
+    if verb == "drill":
+        argv += [f"--sample={params['sample']}"] + ([f"--seed={params['seed']}"] if params["seed"] >= 0 else [])
     if verb == "measure":
         argv += [f"--source={path}" for path in params["sources"]]
         argv += [f"--exclude={pattern}" for pattern in params["excludes"]]
@@ -206,7 +216,21 @@ def answer(verb, data):
     if verb in RUNS:
         failed = data["state"] not in ("succeeded", "warning")
         return {"run": trimmed(data)}, not failed, sentence(data) if failed else None
+    if verb == "drill" and data["state"] == "failed":
+        return {verb: data}, False, f"the newest archives cannot be restored as they are: {broken(data)}"
     return {verb: data}, False, None
+
+
+def broken(drill):
+    """What failed in a drill, by name, bounded."""
+    told = []
+    for repository in drill["repositories"]:
+        if repository["error"]:
+            told.append(f"{repository['error']['message']} {repository['error']['fix']}".strip())
+        told += [f"{file['path']}: {file['reason']}" for file in repository["failed"]]
+        failed = [base for base in repository["databases"] if base["state"] == "failed"]
+        told += [f"{base['kind']} {base['name']}: {base['error']}" for base in failed]
+    return "; ".join(told)[:2000] or "there is nothing to restore"
 
 
 def main():
@@ -216,7 +240,7 @@ def main():
                 "required": True,
                 "choices": [
                     *("backup", "restore", "stop", "browse", "measure"),
-                    *("snapshots", "status", "health", "deliver"),
+                    *("snapshots", "status", "health", "deliver", "drill"),
                 ],
             },
             "config_dir": {"type": "path", "default": "/etc/saveos"},
@@ -230,13 +254,15 @@ def main():
             "paths": {"type": "list", "elements": "str", "default": []},
             "destination": {"default": ""},
             "path": {"default": "/"},
+            "sample": {"type": "int", "default": 20},
+            "seed": {"type": "int", "default": -1},
             "sources": {"type": "list", "elements": "str", "default": []},
             "excludes": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     verb = module.params["verb"]
-    if module.check_mode and verb in ("stop", "deliver"):
+    if module.check_mode and verb in ("stop", "deliver", "drill"):
         module.exit_json(changed=verb == "stop", saveos={})
     status, output, errors = run_agent([find_program(module), *arguments(module.params, module.check_mode)])
     try:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Select, and_, case, func, null, or_, select
 
 from saveos.hosts.models import Host
-from saveos.hosts.service import protection_sql
+from saveos.hosts.service import PROVEN_FOR, protection_sql
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[str, ...] = ("critical", "warning", "info")
@@ -132,6 +132,19 @@ def _damaged(facts: Facts) -> str:
     return f"The repository of {facts.name} on {facts.server} is not in order: {facts.fault}."
 
 
+def _drill_failed(facts: Facts) -> str:
+    return f"Archives of {facts.name} cannot all be restored: {facts.drill_error}"
+
+
+def _not_proven(facts: Facts) -> str:
+    last = f"was last at {_time(facts.last_proven_at)}" if facts.last_proven_at else "never was"
+    return f"That the archives of {facts.name} can be restored {last} proven: saveos drills run {facts.name}."
+
+
+def _proven(facts: Facts) -> str:
+    return f"A drill restored the newest archives of {facts.name} at {_time(facts.last_proven_at)}."
+
+
 RULES: dict[str, Rule] = {
     "overdue": Rule("warning", "backup overdue", lambda facts: facts.due_at, _overdue, _backed_up),
     "silent": Rule("critical", "agent silent", lambda facts: facts.silent_since, _silent, _backed_up),
@@ -154,6 +167,10 @@ RULES: dict[str, Rule] = {
         sentence=_clock,
         ended=lambda facts: f"The clock of {facts.name} is right again.",
     ),
+    "drill_failed": Rule(
+        "critical", "restore drill failed", lambda facts: facts.last_drill_at, _drill_failed, _proven
+    ),
+    "not_proven": Rule("warning", "restore not proven", sentence=_not_proven, ended=_proven),
     "quota": Rule(
         "warning",
         "quota nearly used up",
@@ -255,8 +272,21 @@ def _clocks(at: datetime) -> Select[Any]:
     return _of_hosts(Host.clock_skew, rule=judge(CLOCK_OFF), held=judge(CLOCK_OFF - CLOCK_SLACK))
 
 
+def _drills(at: datetime) -> Select[Any]:
+    """Judge only hosts that back up: of the others their own rules tell."""
+    old = at - PROVEN_FOR
+    due = and_(func.coalesce(Host.last_proven_at, Host.created_at) < old, Host.last_backup_at >= old)
+    holds = case(
+        (or_(~Host.is_agent, Host.state != "enrolled"), null()),
+        (Host.last_drill_state == "failed", "drill_failed"),
+        (due, "not_proven"),
+    )
+    return _of_hosts(Host.last_proven_at, Host.last_drill_at, Host.drill_error, rule=holds, held=holds)
+
+
 FAMILIES = (
     Family("host", ("overdue", "silent", "failed", "never_enrolled", "never_backed_up"), _protection),
     Family("host", ("disk_full", "disk_low"), _disks),
     Family("host", ("clock",), _clocks),
+    Family("host", ("drill_failed", "not_proven"), _drills),
 )

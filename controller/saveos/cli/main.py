@@ -12,6 +12,7 @@ from saveos.cli import (
     archives,
     bulk,
     catalogue,
+    drills,
     enrol,
     fleet,
     hosts,
@@ -94,6 +95,7 @@ for _module in (
     tls,
     recovery,
     schedules,
+    drills,
     maintenance,
 ):
     _module.add_to(app)

@@ -18,6 +18,7 @@ from saveos.hosts.schemas import (
     GroupPatch,
     HostOut,
     HostState,
+    Proof,
     Protection,
     ScanIn,
     ScannedKey,
@@ -45,6 +46,7 @@ def list_hosts(
     group: Text = "",
     tag: Text = "",
     drift: Annotated[bool | None, Query(description="Whether it has yet to follow its policy")] = None,
+    proof: Annotated[Proof | None, Query(description="What drills say of its archives")] = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[HostOut]:
@@ -58,6 +60,7 @@ def list_hosts(
         group=group,
         tag=tag,
         drift="" if drift is None else str(drift).lower(),
+        proof=proof or "",
         cursor=cursor,
         limit=limit + 1,
     )

@@ -64,6 +64,10 @@ class Host(HasId, Base):
     heartbeat_at: Mapped[datetime | None]  # when it came, by the controller's clock
     clock_skew: Mapped[float | None]  # seconds that the host's clock is ahead, at the last heartbeat
     disk_free_share: Mapped[float | None]  # 0 to 1, the smallest over the host's disks, space or inodes
+    last_proven_at: Mapped[datetime | None]  # when a drill last brought its newest archives back
+    last_drill_at: Mapped[datetime | None]
+    last_drill_state: Mapped[str] = mapped_column(String(20), default="")  # proven | partial | failed
+    drill_error: Mapped[str] = mapped_column(String(500), default="")  # what failed, by name
     storage_free_share: Mapped[float | None]  # 0 to 1, of a storage server's file system
     # By name, because policies stand higher on the ladder; for reading, and only where a query asks for it.
     policy: Mapped[Any] = relationship("Policy", foreign_keys=[policy_id], viewonly=True, lazy="raise")

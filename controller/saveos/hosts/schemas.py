@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, Field
 from saveos.core.inputs import Address, HostName, Name, OptionalPath, Quota, RequestModel, Tag, UserName
 
 HostState = Literal["pending", "enrolled", "paused", "decommissioned"]
+Proof = Literal["proven", "old", "failed", "never", "none"]
+DrillState = Literal["", "proven", "partial", "failed"]
 Protection = Literal["protected", "late", "failing", "silent", "never", "none"]
 RESERVED_GROUPS = {"all", "ungrouped", "agents", "storage_servers", "localhost"}
 MAX_VARIABLES = 64 * 1024  # bytes of JSON
@@ -124,6 +126,11 @@ class HostOut(BaseModel):
     heartbeat_at: datetime | None
     clock_skew: float | None
     disk_free_share: float | None
+    proof: Proof = Field(description="Whether drills prove that its archives can be restored")
+    last_proven_at: datetime | None = Field(description="When a drill last restored its newest archives")
+    last_drill_at: datetime | None
+    last_drill_state: DrillState
+    drill_error: str = Field(description="What failed in the last drill, by name")
 
 
 class ScanIn(RequestModel):

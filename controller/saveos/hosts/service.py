@@ -16,11 +16,12 @@ from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.core.pagination import decode_text
 from saveos.hosts.groups import group_names, set_groups
 from saveos.hosts.models import Group, GroupMember, Host
-from saveos.hosts.schemas import HostIn, HostOut, HostPatch
+from saveos.hosts.schemas import HostIn, HostOut, HostPatch, Proof
 from saveos.hosts.ssh_keys import parse_host_keys
 from saveos.hosts.standing import Standing
 
 SILENT_AFTER = timedelta(days=1)
+PROVEN_FOR = timedelta(days=14)  # drills are weekly: the second that proves nothing is one too many
 HEARTBEAT_AFTER = timedelta(hours=1)  # a host that beats every five minutes is silent after so long
 
 
@@ -116,13 +117,13 @@ def list_hosts(
     tag: str = "",
     policy: str = "",
     drift: str = "",
+    proof: str = "",
     cursor: str | None = None,
     limit: int,
 ) -> list[Host]:
     """Return up to `limit` hosts after `cursor`, by name, with their policies loaded."""
-    matching = host_filters(
-        tenant_id, q=q, state=state, protection=protection, group=group, tag=tag, policy=policy, drift=drift
-    )
+    asked = {"q": q, "state": state, "protection": protection, "group": group, "tag": tag}
+    matching = host_filters(tenant_id, **asked, policy=policy, drift=drift, proof=proof)
     query = select(Host).options(joinedload(Host.policy)).where(*matching).order_by(Host.name)
     after = decode_text(cursor)
     if after:
@@ -146,6 +147,7 @@ def host_filters(
     tag: str = "",
     policy: str = "",
     drift: str = "",
+    proof: str = "",
 ) -> list[ColumnElement[bool]]:
     """Return the conditions over Host of a list's filters; an empty filter asks for nothing."""
     found: list[ColumnElement[bool]] = [Host.tenant_id == tenant_id]
@@ -163,6 +165,8 @@ def host_filters(
         found.append(protection_sql(now()) == protection)
     if drift:
         found.append(drift_sql() if drift == "true" else ~drift_sql())
+    if proof:
+        found.append(proof_sql(now()) == proof)
     if tag:
         found.append(cast(Host.tags, String).like(f'%"{_like(tag)}"%', escape="\\"))
     if group:
@@ -273,6 +277,28 @@ def record_heartbeat(
     host.heartbeat, host.clock_skew, host.disk_free_share = kept, skew, disk_free_share
 
 
+def proof_of(host: Host, at: datetime) -> Proof:
+    """Whether drills prove that a host's archives can be restored; `none` where it makes none."""
+    if not host.is_agent or host.state == "decommissioned":
+        return "none"
+    if host.last_drill_state == "failed":
+        return "failed"
+    if host.last_proven_at is None:
+        return "never"
+    return "old" if host.last_proven_at < at - PROVEN_FOR else "proven"
+
+
+def proof_sql(at: datetime) -> ColumnElement[str]:
+    """Return `proof_of` as an SQL expression over Host."""
+    return case(
+        (or_(~Host.is_agent, Host.state == "decommissioned"), "none"),
+        (Host.last_drill_state == "failed", "failed"),
+        (Host.last_proven_at.is_(None), "never"),
+        (Host.last_proven_at < at - PROVEN_FOR, "old"),
+        else_="proven",
+    )
+
+
 def has_drift(host: Host) -> bool:
     """Whether a host was provisioned with another version of its policy, which must be loaded."""
     policy: Any = host.policy
@@ -297,6 +323,7 @@ def _describe(host: Host, groups: list[str], at: datetime) -> HostOut:
         policy_name=policy.name if policy else None,
         drift=has_drift(host),
         protection=protection(host, at),
+        proof=proof_of(host, at),
         next_run_at=next_run(policy.schedule, at, policy.zone) if runs else None,
     )
 

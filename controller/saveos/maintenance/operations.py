@@ -49,6 +49,13 @@ class MeasureParameters(RequestModel):
     excludes: Excludes = Field([])
 
 
+class DrillParameters(RequestModel):
+    """How many files a drill restores; a seed draws the same files of an archive again, -1 others."""
+
+    sample: int = Field(20, ge=1, le=1000)
+    seed: int = Field(-1, ge=-1, lt=2**63)
+
+
 @dataclass(frozen=True)
 class Operation:
     """One thing that can be done to hosts.
@@ -127,6 +134,15 @@ OPERATIONS = {
             exclusive=False,  # asks no repository, and takes no lock
             timeout=2_400,
             done_key="measure",
+        ),
+        Operation(
+            "drill",
+            "drill.yml",
+            "Prove that the newest archives can be restored",
+            DrillParameters,
+            exclusive=False,  # the host's own lock orders it with its runs; nothing else is held up meanwhile
+            done_key="drill",
+            on_result=results.drilled,
         ),
         Operation(
             "health",

@@ -7,12 +7,13 @@ checked like any input, and can say something only about itself.
 import base64
 import uuid
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from saveos.accounts.service import set_agent_token
+from saveos.alerts.rules import one_line
 from saveos.checkins.service import parse_record, record_runs
 from saveos.core.clock import now
 from saveos.core.database import touch
@@ -67,6 +68,68 @@ class Sealed(BaseModel):
     sealed: Annotated[str, Field(max_length=60_000)]
     url: Annotated[str, Field(max_length=5000)] = ""
     host_keys: Keys = []
+
+
+class DrilledFile(BaseModel):
+    """A file that a drill could not prove."""
+
+    path: Annotated[str, Field(max_length=8192)]
+    reason: Annotated[str, Field(max_length=1000)]
+
+
+class DrilledDatabase(BaseModel):
+    """A dump that a drill loaded into a scratch server."""
+
+    kind: Short
+    name: Annotated[str, Field(max_length=1000)]
+    state: Literal["proven", "failed", "skipped"]
+    tables: Annotated[int, Field(ge=0)] = 0
+    rows: Annotated[int, Field(ge=0)] = 0
+    error: Annotated[str, Field(max_length=1000)] = ""
+
+
+class DrillError(BaseModel):
+    """Why nothing of a repository could be proven."""
+
+    message: Annotated[str, Field(max_length=4000)]
+    fix: Annotated[str, Field(max_length=4000)] = ""
+
+
+class DrilledRepository(BaseModel):
+    """What a drill found in a repository's newest archive."""
+
+    repository_id: Short
+    archive: Annotated[str, Field(max_length=1000)] | None = None
+    archive_at: datetime | None = None
+    canary: Literal["proven", "failed", "unknown", "absent"] = "absent"
+    sampled: int = 0
+    compared: int = 0
+    bytes: int = 0
+    failed: Annotated[list[DrilledFile], Field(max_length=1002)] = []
+    databases: Annotated[list[DrilledDatabase], Field(max_length=1000)] = []
+    error: DrillError | None = None
+
+
+class Drilled(BaseModel):
+    """A drill of a host: proven, partial (a dump could not be tried there) or failed."""
+
+    state: Literal["proven", "partial", "failed"]
+    at: datetime
+    seed: int
+    sampled: int
+    compared: int
+    seconds: float
+    repositories: Annotated[list[DrilledRepository], Field(max_length=50)]
+
+    def fault(self) -> str:
+        """Return what failed, by name; empty where nothing did."""
+        told: list[str] = []
+        for each in self.repositories:
+            told += [each.error.message] if each.error else []
+            told += [f"{file.path}: {file.reason}" for file in each.failed]
+            lost = [base for base in each.databases if base.state == "failed"]
+            told += [f"{base.kind} {base.name}: {base.error}" for base in lost]
+        return "; ".join(told)
 
 
 class Provisioned(BaseModel):
@@ -143,6 +206,27 @@ def ran(session: Session, job: Job, row: JobHost) -> None:
     outcome = record_runs(session, host.tenant_id, host.id, [parse_record(record)])
     if outcome.refused:
         raise Invalid(outcome.refused[0].detail)
+
+
+def drilled(session: Session, job: Job, row: JobHost) -> None:
+    """Keep what a drill proved of a host's newest archives, or what failed; telling twice changes nothing."""
+    told, host = row.result.get("drill"), _host(session, row)
+    if host is None or not isinstance(told, dict) or job.mode == "check":
+        return
+    found = _parsed(Drilled, told)
+    kept = found.model_dump(mode="json")
+    for each in kept["repositories"]:
+        each["failed"], each["databases"] = each["failed"][:100], each["databases"][:100]
+    if host.facts.get("drill") == kept:
+        return
+    fault = found.fault()
+    host.facts = host.facts | {"drill": kept}
+    host.last_drill_at, host.last_drill_state = now(), found.state
+    host.drill_error = one_line(fault or "nothing could be restored") if found.state == "failed" else ""
+    if found.state != "failed":
+        host.last_proven_at = host.last_drill_at
+    record_seen(host)
+    touch(session, host.tenant_id, "hosts")
 
 
 def examined(session: Session, job: Job, row: JobHost) -> None:

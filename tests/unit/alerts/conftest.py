@@ -30,6 +30,7 @@ class Fleet:
     def host(self, name: str, **changes: Any) -> uuid.UUID:
         """Add a host that is well; times are given as hours before now."""
         hours = {"created_at": 1000, "seen_at": 5, "last_run_at": 5, "last_backup_at": 5, "due_at": -20}
+        hours["last_proven_at"] = 5
         with self.database.session() as session:
             host = Host(
                 tenant_id=self.tenant_id, name=name, address=name, state="enrolled", last_run_state="succeeded"

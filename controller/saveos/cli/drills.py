@@ -1,0 +1,73 @@
+"""Commands about drills: the proof that archives can be restored."""
+
+from typing import Annotated, Any
+
+import typer
+
+from saveos.cli import output
+from saveos.cli.client import Client
+from saveos.cli.common import All, Everything, Groups, Hosts, Limit, Wait, examples, group, playbook, targets
+from saveos.cli.errors import USAGE, CommandError
+from saveos.cli.jobs import accepted
+
+drills = group("Prove that archives can be restored, and see when that was last proven.")
+PROOFS = ("proven", "old", "failed", "never", "none")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount these commands."""
+    app.add_typer(drills, name="drills")
+
+
+@drills.command("list", epilog=examples("saveos drills list", "saveos drills list --proof failed"))
+def list_drills(
+    proof: Annotated[
+        str, typer.Option("--proof", help="Only hosts that are proven, old, failed, never or none.")
+    ] = "",
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """List hosts with what drills say of their archives: when they were last proven, and what failed."""
+    if proof and proof not in PROOFS:
+        raise CommandError(f"--proof is one of {', '.join(PROOFS)}.", USAGE)
+    query = {"proof": proof} if proof else {}
+    columns: dict[str, Any] = {
+        "host": "name",
+        "proof": "proof",
+        "last proven": lambda host: output.when(host["last_proven_at"]),
+        "last drill": lambda host: output.when(host["last_drill_at"]),
+        "outcome": "last_drill_state",
+        "what failed": "drill_error",
+    }
+    found = Client().page("/hosts", None if everything else limit, **query)
+    output.page(found, columns, "No host matches.")
+
+
+@drills.command(
+    "run",
+    epilog=examples(
+        "saveos drills run web1 --wait", "saveos drills run --all", "saveos drills run web1 --seed 7"
+    ),
+)
+def run_drill(
+    hosts: Hosts = None,
+    groups: Groups = None,
+    everything: Everything = False,
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, max=1000, help="Restore so many files of each archive.")
+    ] = 20,
+    seed: Annotated[
+        int, typer.Option("--seed", min=-1, help="Draw the files of an earlier drill again; -1 draws others.")
+    ] = -1,
+    wait: Wait = False,
+) -> None:
+    """Restore a random sample and every database dump of the newest archives on their hosts, and compare.
+
+    Nothing that was restored stays on a host. A drill that finds something that cannot be restored
+    fails and names it.
+    """
+    asked = targets(hosts, groups, everything)
+    extra = {"maintenance_sample": str(sample), "maintenance_seed": str(seed) if seed >= 0 else ""}
+    client = Client(instead=playbook("drill", asked, check=False, **extra))
+    body = {"targets": asked, "mode": "run", "parameters": {"sample": sample, "seed": seed}}
+    accepted(client, client.post("/maintenance/drill", body, once=True), wait)
