@@ -64,10 +64,38 @@ options:
     type: list
     elements: str
     default: []
+  refs:
+    description: More paths to restore, as URL-safe base64 of their bytes.
+    type: list
+    elements: str
+    default: []
+  restore_excludes:
+    description: Paths that are not restored.
+    type: list
+    elements: str
+    default: []
+  exclude_refs:
+    description: More paths that are not restored, as URL-safe base64 of their bytes.
+    type: list
+    elements: str
+    default: []
   destination:
-    description: Directory to restore into, absent or empty; empty makes one below the agent's state directory.
+    description: Directory to restore into; empty makes one below the agent's state directory.
     type: str
     default: ""
+  in_place:
+    description: Put everything back to where it came from.
+    type: bool
+    default: false
+  conflict:
+    description: What happens to what is there; V(refuse) takes an absent or empty directory only.
+    type: str
+    choices: [refuse, skip, rename, overwrite, newer]
+    default: refuse
+  verify:
+    description: Compare what was restored with the archive by hash.
+    type: bool
+    default: true
   path:
     description: Directory to browse.
     type: str
@@ -155,7 +183,12 @@ def arguments(params, check_mode):
         argv += [f"--source={path}" for path in params["sources"]]
         argv += [f"--exclude={pattern}" for pattern in params["excludes"]]
     if verb == "restore":
-        argv += [f"--path={path}" for path in params["paths"]] + [f"--destination={params['destination']}"]
+        argv += [f"--path={path}" for path in params["paths"]] + [f"--ref={ref}" for ref in params["refs"]]
+        argv += [f"--exclude={path}" for path in params["restore_excludes"]]
+        argv += [f"--exclude-ref={ref}" for ref in params["exclude_refs"]]
+        argv += [f"--destination={params['destination']}", f"--conflict={params['conflict']}"]
+        argv += ["--in-place"] if params["in_place"] else []
+        argv += [] if params["verify"] else ["--no-verify"]
     return argv
 
 
@@ -252,7 +285,16 @@ def main():
             "repository": {"default": ""},
             "archive": {"default": "latest"},
             "paths": {"type": "list", "elements": "str", "default": []},
+            "refs": {"type": "list", "elements": "str", "default": []},
+            "restore_excludes": {"type": "list", "elements": "str", "default": []},
+            "exclude_refs": {"type": "list", "elements": "str", "default": []},
             "destination": {"default": ""},
+            "in_place": {"type": "bool", "default": False},
+            "conflict": {
+                "choices": ["refuse", "skip", "rename", "overwrite", "newer"],
+                "default": "refuse",
+            },
+            "verify": {"type": "bool", "default": True},
             "path": {"default": "/"},
             "sample": {"type": "int", "default": 20},
             "seed": {"type": "int", "default": -1},

@@ -8,7 +8,8 @@ from saveos.archives.models import Archive
 from saveos.core.clock import now
 from saveos.hosts.models import Host
 from saveos.jobs import queue
-from saveos.jobs.models import Job
+from saveos.jobs.models import Job, JobHost
+from saveos.maintenance import results
 from saveos.repositories.models import Repository
 from sqlalchemy import select
 
@@ -52,8 +53,8 @@ def test_restore_by_id_name_and_latest(api: Any, archive: Any) -> None:
         assert made["job"]["parameters"] == {
             "archive": "web1-2026",
             "repository_id": archive["repository_id"],
-            "paths": ["/etc/hosts"],
-            "destination": "/root/back",
+            **{"paths": ["/etc/hosts"], "refs": [], "excludes": [], "exclude_refs": []},
+            **{"destination": "/root/back", "in_place": False, "conflict": "refuse", "verify": True},
         }
     assert len(api.get("/restores?host=web1").json()["items"]) == 3
 
@@ -80,6 +81,14 @@ def test_idempotency_key(api: Any, archive: Any) -> None:
         ({"archive": "latest", "host": "web1", "paths": ["etc"]}, 422, "absolute"),
         ({"archive": "latest", "host": "web1", "destination": "../x"}, 422, "destination"),
         ({"archive": "latest", "host": "web1", "paths": ["/a\u0000b"]}, 422, "NUL"),
+        ({"archive": "latest", "host": "web1", "paths": ["//"]}, 422, "the path / cannot be chosen"),
+        ({"archive": "latest", "host": "web1", "in_place": True}, 422, "needs a rule"),
+        ({"archive": "latest", "host": "web1", "refs": ["a b"]}, 422, "refs"),
+        (
+            {"archive": "latest", "host": "web1", "in_place": True, "conflict": "skip", "destination": "/x"},
+            422,
+            "no other destination",
+        ),
     ],
 )
 def test_refusals(api: Any, archive: Any, body: Any, status: int, words: str) -> None:
@@ -116,3 +125,55 @@ def test_rights_and_tenants(api: Any, archive: Any) -> None:
     other = api.other_tenant().token
     assert api.post("/restores", {"archive": archive["id"]}, token=other).status_code == 404
     assert api.get("/restores", token=other).json()["items"] == []
+
+
+def test_in_place_is_a_right_of_its_own_whichever_way_it_is_asked(api: Any, archive: Any) -> None:
+    operator = api.token_of("operator")
+    body = {"archive": archive["id"], "in_place": True, "conflict": "newer", "paths": ["/etc"]}
+    refused = api.post("/restores", body, token=operator)
+    assert (refused.status_code, "restores:in_place" in refused.text) == (403, True)
+    start = {"targets": {"hosts": ["web1"]}, "parameters": {"in_place": True, "conflict": "newer"}}
+    refused = api.post("/maintenance/restore", start, token=operator)
+    assert (refused.status_code, "restores:in_place" in refused.text) == (403, True)
+    assert api.post("/restores", body | {"in_place": False}, token=operator).status_code == 202
+    made = api.made("/restores", body)
+    assert (made["restore"]["in_place"], made["job"]["parameters"]["in_place"]) == (True, True)
+    assert api.post(f"/jobs/{made['job']['id']}/retry", token=operator).status_code == 403
+
+
+def test_the_outcome_of_a_preview_and_of_a_restore_is_kept(api: Any, archive: Any) -> None:
+    plan = {"files": 2, "bytes": 10, "fits": True, "created": 1, "overwritten": 1, "destination": "/"}
+    plan["entries"] = [{"path": "/etc/hosts", "action": "overwrite"}]
+    asked = {"archive": archive["id"], "in_place": True, "conflict": "overwrite", "paths": ["/etc"]}
+    preview = api.made("/restores", asked | {"preview": True})
+    assert (preview["job"]["mode"], preview["restore"]["preview"]) == ("check", True)
+    told(api, preview, {"plan": plan})
+    outcome = api.get(f"/restores/{preview['restore']['id']}").json()["outcome"]
+    assert (outcome["created"], outcome["entries"]) == (1, plan["entries"])
+
+    made = api.made("/restores", asked)
+    run = {"files": 2, "bytes": 10, "verified": True, "verified_files": 2, "failed_total": 1}
+    run["failed_files"] = [{"path": "/etc/x", "message": "Operation not permitted"}]
+    told(api, made, {"run": record(archive, made, run)})
+    found = api.get(f"/restores/{made['restore']['id']}").json()
+    assert (found["outcome"]["verified"], found["outcome"]["failed_files"]) == (True, run["failed_files"])
+    other = api.other_tenant().token
+    assert api.get(f"/restores/{made['restore']['id']}", token=other).status_code == 404
+
+
+def told(api: Any, made: Any, result: dict[str, Any]) -> None:
+    """Let the host's result arrive, as the runner would."""
+    with api.database.session() as session:
+        job = session.get_one(Job, uuid.UUID(made["job"]["id"]))
+        row = session.scalar(select(JobHost).where(JobHost.job_id == job.id))
+        row.result = result
+        results.restored(session, job, row)
+
+
+def record(archive: Any, made: Any, restore: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a restore's run."""
+    moment = now().isoformat()
+    repository = {"repository_id": archive["repository_id"], "state": "warning"}
+    about = {"schema": 1, "run_id": str(uuid.uuid4()), "kind": "restore", "trigger": "job"}
+    about |= {"job_id": made["job"]["id"], "state": "warning", "started_at": moment, "finished_at": moment}
+    return about | {"results": [repository], "restore": restore}

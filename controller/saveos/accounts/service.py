@@ -54,6 +54,7 @@ RIGHTS = {
         "tokens:write",
         "inventory:secrets",
         "download",
+        "restores:in_place",
     },
 }
 AGENT_RIGHTS = frozenset({"checkins:write"})

@@ -20,6 +20,18 @@ Destination = Annotated[
     str,
     typer.Option("--destination", "-d", help="Empty or new directory on the host (else a staging directory)."),
 ]
+Excludes = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Path to leave out; may be repeated.", metavar="PATH")
+]
+InPlace = Annotated[
+    bool, typer.Option("--in-place", help="Put everything back to where it came from (needs --conflict).")
+]
+Conflict = Annotated[
+    str,
+    typer.Option("--conflict", help="What happens to what is there: refuse, skip, rename, overwrite or newer."),
+]
+Preview = Annotated[bool, typer.Option("--preview", help="Change nothing, and say what would be done.")]
+Unverified = Annotated[bool, typer.Option("--no-verify", help="Do not compare by hash what was restored.")]
 TargetHost = Annotated[str, typer.Option("--target-host", help="Restore to another host.")]
 
 
@@ -119,35 +131,89 @@ def follow_quietly(client: Client, job: dict[str, Any]) -> dict[str, Any]:
     epilog=examples(
         "saveos restores create --host web1 --path /etc/nginx --wait       latest archive, staging directory",
         "saveos restores create --host web1 --archive 0199a7c4-… --destination /srv/back --wait",
+        "saveos restores create --host web1 --path /srv/www --in-place --conflict newer --preview",
     ),
 )
 def create_restore(
     host: Host = "",
     archive: FromArchive = "latest",
     paths: Paths = None,
+    excludes: Excludes = None,
     destination: Destination = "",
+    in_place: InPlace = False,
+    conflict: Conflict = "refuse",
+    preview: Preview = False,
+    no_verify: Unverified = False,
     target_host: TargetHost = "",
     wait: Wait = False,
 ) -> None:
-    """Restore an archive, or some of its paths, to a directory of a host."""
-    restore(host, archive, paths, destination, target_host, wait)
+    """Restore an archive, or some of its paths, to a directory of its host, or in place."""
+    asked = selection(paths, excludes, in_place, conflict, no_verify)
+    restore(host, archive, asked, destination, target_host, wait, preview=preview)
+
+
+def selection(
+    paths: list[str] | None, excludes: list[str] | None, in_place: bool, conflict: str, no_verify: bool
+) -> dict[str, Any]:
+    """Return what the options of a restore say, as it travels."""
+    asked: dict[str, Any] = {"paths": paths or [], "excludes": excludes or [], "conflict": conflict}
+    return asked | {"in_place": in_place, "verify": not no_verify}
 
 
 def restore(
-    host: str, archive: str, paths: list[str] | None, destination: str, target_host: str, wait: bool
+    host: str,
+    archive: str,
+    asked: dict[str, Any],
+    destination: str,
+    target_host: str,
+    wait: bool,
+    *,
+    preview: bool = False,
 ) -> None:
-    """Ask for a restore; with `wait` follow it."""
+    """Ask for a restore; with `wait` follow it. A preview is always waited for, and shown."""
     if archive == "latest" and not host:
         raise CommandError("Say whose latest archive: --host HOST, or --archive ID.", 2)
     instead = playbook(
         "restore", {"hosts": [host]}, maintenance_archive=archive, maintenance_destination=destination
     )
     client = Client(instead=instead)
-    body: dict[str, Any] = {"archive": archive, "paths": paths or [], "destination": destination}
+    body: dict[str, Any] = {"archive": archive, "destination": destination, "preview": preview} | asked
     body |= {"host": host} if host else {}
     body |= {"target_host": target_host} if target_host else {}
     made = client.post("/restores", body, once=True)
-    accepted(client, made["job"], wait)
+    if not preview:
+        accepted(client, made["job"], wait)
+        return
+    job = follow_quietly(client, made["job"])
+    if outcome(client, job):
+        finish(client, job)
+    plan = client.page(f"/jobs/{job['id']}/hosts", None)["items"][0]["result"]["plan"]
+    if output.is_json():
+        output.emit(plan)
+        return
+    fits = "" if plan["fits"] else ", which does not fit"
+    print(f"{plan['files']} files, {output.size(plan['bytes'])}{fits}, to {output.clean(plan['destination'])}")
+    counts = ("created", "overwritten", "skipped", "renamed", "blocked")
+    print(", ".join(f"{plan[name]} {name}" for name in counts))
+    output.page({"items": plan["entries"]}, {"would": "action", "path": "path"}, "Nothing would change.")
+
+
+@restores.command("show", epilog=examples("saveos restores show 0199a7c4-…"))
+def show_restore(restore_id: Annotated[str, typer.Argument(help="The restore's id.", metavar="ID")]) -> None:
+    """Show a restore: how it went, whether it is verified, and which files failed."""
+    found = Client().get(f"/restores/{segment(restore_id)}")
+    told = found.get("outcome") or {}
+    if output.is_json():
+        output.emit(found)
+        return
+    fields: dict[str, Any] = {name: name for name in ("host", "archive", "state", "destination", "conflict")}
+    fields["what"] = lambda r: _paths(r["paths"])
+    fields |= {name: lambda _, name=name: told.get(name) for name in ("files", "created", "overwritten")}
+    fields |= {name: lambda _, name=name: told.get(name) for name in ("skipped", "renamed", "verified")}
+    fields["failed"] = lambda _: told.get("failed_total")
+    output.fields(found, fields)
+    for item in told.get("failed_files", []):
+        print(f"  {output.clean(item['path'])}: {output.clean(item['message'])}")
 
 
 @restores.command("list")
@@ -158,8 +224,9 @@ def list_restores(limit: Limit = 20, everything: All = False) -> None:
         "host": "host",
         "archive": "archive",
         "paths": lambda r: _paths(r.get("paths") or []),
-        "destination": "destination",
-        "state": "state",
+        "destination": lambda r: "in place" if r.get("in_place") else r.get("destination"),
+        "state": lambda r: f"{r['state']} (preview)" if r.get("preview") else r["state"],
+        "verified": lambda r: (r.get("outcome") or {}).get("verified"),
         "asked": lambda r: output.when(r["created_at"]),
     }
     output.page(Client().page("/restores", None if everything else limit), columns, "No restore yet.")

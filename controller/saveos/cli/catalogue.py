@@ -105,7 +105,7 @@ def find(
                 f"{len(found)} paths fit, and --restore wants one: add --host, a whole path, or a time."
             )
         hit = found[0]
-        restore(hit["host"], hit["archive_id"], [hit["path"]], "", "", wait)
+        restore(hit["host"], hit["archive_id"], {"refs": [hit["ref"]]}, "", "", wait)
         return
     columns = {
         "host": "host",

@@ -5,7 +5,20 @@ from typing import Annotated, Any
 import typer
 
 from saveos.cli import output
-from saveos.cli.archives import Destination, FromArchive, Paths, TargetHost, restore, show_archives
+from saveos.cli.archives import (
+    Conflict,
+    Destination,
+    Excludes,
+    FromArchive,
+    InPlace,
+    Paths,
+    Preview,
+    TargetHost,
+    Unverified,
+    restore,
+    selection,
+    show_archives,
+)
 from saveos.cli.client import Client
 from saveos.cli.common import (
     All,
@@ -84,12 +97,18 @@ def restore_host(
     host: OneHost,
     archive: FromArchive = "latest",
     paths: Paths = None,
+    excludes: Excludes = None,
     destination: Destination = "",
+    in_place: InPlace = False,
+    conflict: Conflict = "refuse",
+    preview: Preview = False,
+    no_verify: Unverified = False,
     target_host: TargetHost = "",
     wait: Wait = False,
 ) -> None:
-    """Restore an archive, or some of its paths, to a directory of the host."""
-    restore(host, archive, paths, destination, target_host, wait)
+    """Restore an archive, or some of its paths, to a directory of the host, or in place."""
+    asked = selection(paths, excludes, in_place, conflict, no_verify)
+    restore(host, archive, asked, destination, target_host, wait, preview=preview)
 
 
 @health.command("check", epilog=examples("saveos maintenance health check --all"))

@@ -26,7 +26,7 @@ def start(
     parameters: dict[str, Any] | None = None,
 ) -> Job:
     """Queue an operation on hosts, or on all. Raises Forbidden, NotFound, Invalid."""
-    maintenance.check_right(page.actor, maintenance.get_operation(operation))
+    maintenance.check_right(page.actor, maintenance.get_operation(operation), parameters)
     job = maintenance.start(
         page.session,
         page.tenant_id,
@@ -52,8 +52,7 @@ def restore(page: View, archive_id: uuid.UUID, paths: list[str], destination: st
         page.tenant_id,
         archive=asked.archive,
         host=None,
-        paths=asked.paths,
-        destination=asked.destination,
+        selection=asked,
         requested_by=page.actor.name,
         trigger="dashboard",
     )

@@ -67,7 +67,7 @@ def start_operation(
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
     """Start an operation on hosts; 202 with the job, whose links lead to its log and events."""
-    service.check_right(actor, service.get_operation(operation))
+    service.check_right(actor, service.get_operation(operation), body.parameters)
     job = service.start(
         session,
         actor.tenant_id,

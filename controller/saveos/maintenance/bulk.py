@@ -56,7 +56,7 @@ def _permitted(actor: Actor, asked: BulkIn) -> Operation | None:
         operation = service.get_operation(asked.operation or "")
     except NotFound as error:
         raise Invalid(error.detail, field="operation") from error
-    service.check_right(actor, operation)
+    service.check_right(actor, operation, asked.parameters)
     return operation
 
 

@@ -16,7 +16,7 @@ from saveos.core.inputs import AbsolutePath, RequestModel
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import results
 from saveos.policies.schemas import Excludes
-from saveos.restores.schemas import ArchiveReference, Destination, Paths
+from saveos.restores.schemas import ArchiveReference, Selection
 from saveos.restores.service import TIMEOUT as RESTORE_TIMEOUT
 
 OnResult = Callable[[Session, Job, JobHost], None]
@@ -26,12 +26,10 @@ class NoParameters(RequestModel):
     """An operation that needs to know nothing but its hosts."""
 
 
-class RestoreParameters(RequestModel):
+class RestoreParameters(Selection):
     """What to bring back, and to where on the host; an empty destination is a staging directory."""
 
     archive: ArchiveReference = "latest"
-    paths: Paths = Field([])
-    destination: Destination = ""
 
 
 class BrowseParameters(RequestModel):
@@ -112,11 +110,11 @@ OPERATIONS = {
             "Bring paths of an archive back",
             RestoreParameters,
             right="restores:write",
-            idempotent=False,
+            supports_check=True,
             timeout=RESTORE_TIMEOUT,
             stop_playbook="stop.yml",
             done_key="run",
-            on_result=results.ran,
+            on_result=results.restored,
         ),
         Operation(
             "browse",

@@ -24,6 +24,8 @@ from saveos.jobs.models import Job, JobHost
 from saveos.policies.precedence import record_applied
 from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
+from saveos.restores.schemas import Outcome
+from saveos.restores.service import record_outcome
 from saveos.secrets.service import store_escrow
 
 Told = TypeVar("Told", bound=BaseModel)
@@ -227,6 +229,15 @@ def drilled(session: Session, job: Job, row: JobHost) -> None:
         host.last_proven_at = host.last_drill_at
     record_seen(host)
     touch(session, host.tenant_id, "hosts")
+
+
+def restored(session: Session, job: Job, row: JobHost) -> None:
+    """Store a restore's record and what it came to; of a check, what it would come to."""
+    ran(session, job, row)
+    run = row.result.get("run")
+    told = row.result.get("plan") if job.mode == "check" else isinstance(run, dict) and run.get("restore")
+    if isinstance(told, dict):
+        record_outcome(session, job, _parsed(Outcome, told).model_dump(mode="json"))
 
 
 def examined(session: Session, job: Job, row: JobHost) -> None:

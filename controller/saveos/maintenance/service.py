@@ -19,6 +19,7 @@ from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.schemas import Targets
 from saveos.repositories.service import of_hosts
 from saveos.restores import service as restores
+from saveos.restores.schemas import Selection
 
 
 def get_operation(name: str) -> Operation:
@@ -28,10 +29,14 @@ def get_operation(name: str) -> Operation:
     return OPERATIONS[name]
 
 
-def check_right(actor: Actor, operation: Operation) -> None:
-    """Raise Forbidden when the actor may not run the operation."""
-    if not actor.may(operation.right):
-        raise Forbidden(f"this needs the right {operation.right}: ask an admin for it, or use another token")
+def check_right(actor: Actor, operation: Operation, parameters: Mapping[str, Any] | None = None) -> None:
+    """Raise Forbidden when the actor may not run the operation with these parameters."""
+    needed = [operation.right]
+    if operation.name == "restore":
+        needed += restores.needed_rights(bool((parameters or {}).get("in_place")))
+    for right in needed:
+        if not actor.may(right):
+            raise Forbidden(f"this needs the right {right}: ask an admin for it, or use another token")
 
 
 def check_request(operation: Operation, mode: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def start(
     hosts = resolve(session, tenant_id, operation, targets) if chosen is None else list(chosen)
     if name == "restore":
         caller = {"requested_by": requested_by, "trigger": trigger, "idempotency_key": idempotency_key}
-        return _restore(session, tenant_id, hosts, values, **caller)
+        return _restore(session, tenant_id, hosts, values, preview=mode == "check", **caller)
     asked = jobs.fingerprint(name, targets.model_dump(), mode, values)
     if job := jobs.known(session, tenant_id, idempotency_key, asked):
         return job
@@ -102,7 +107,7 @@ def retry(
     """
     before = jobs.get_job(session, actor.tenant_id, job_id)
     if before.operation in OPERATIONS:  # else it was run by hand, and is refused below
-        check_right(actor, OPERATIONS[before.operation])
+        check_right(actor, OPERATIONS[before.operation], before.parameters)
     asked = jobs.fingerprint("retry", job_id)
     if job := jobs.known(session, actor.tenant_id, idempotency_key, asked):
         return job
@@ -123,7 +128,10 @@ def _restore(
     """Start a restore through its own feature, which keeps what was asked."""
     if len(hosts) != 1:
         raise Invalid("a restore is for one host: name exactly one", field="targets.hosts")
-    _, job = restores.request(session, tenant_id, host=str(hosts[0].id), **values, **caller)
+    archive = values["archive"]
+    chosen = Selection.model_validate({name: value for name, value in values.items() if name != "archive"})
+    host = str(hosts[0].id)
+    _, job = restores.request(session, tenant_id, archive=archive, host=host, selection=chosen, **caller)
     return job
 
 

@@ -1,11 +1,13 @@
 """Routes of restores."""
 
+import uuid
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from saveos.accounts.access import Actor, require
 from saveos.accounts.access import describe as note
+from saveos.core.errors import Forbidden
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
 from saveos.core.web import SessionDep
 from saveos.hosts.service import get_host
@@ -41,14 +43,20 @@ def create_restore(
     response: Response,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> RestoreCreated:
-    """Bring paths of an archive back to a directory of its host; 202 with the restore and its job."""
+    """Bring paths of an archive back to its host, or with `preview` say what that would do; 202 with its job.
+
+    In place it needs the right restores:in_place, too.
+    """
+    for right in service.needed_rights(body.in_place):
+        if not actor.may(right):
+            raise Forbidden(f"this needs the right {right}: ask an admin for it, or name another destination")
     restore, job = service.request(
         session,
         actor.tenant_id,
         archive=body.archive,
         host=body.host,
-        paths=body.paths,
-        destination=body.destination,
+        selection=body,
+        preview=body.preview,
         target_host=body.target_host,
         requested_by=actor.name,
         trigger=door(request, actor),
@@ -57,6 +65,14 @@ def create_restore(
     note(session, f"restore:{restore.id}", job=str(job.id))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return RestoreCreated(restore=service.describe(session, [restore])[0], job=jobs.describe(job))
+
+
+@router.get("/restores/{restore_id}")
+def get_restore(
+    session: SessionDep, actor: Annotated[Actor, Depends(require("restores:read"))], restore_id: uuid.UUID
+) -> RestoreOut:
+    """Show a restore, with what its host told."""
+    return service.describe(session, [service.get_restore(session, actor.tenant_id, restore_id)])[0]
 
 
 SecretsReader = Annotated[Actor, Depends(require("secrets:read"))]

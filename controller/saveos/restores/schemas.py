@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from saveos.core.inputs import AbsolutePath, RequestModel
 from saveos.hosts.schemas import Reference
@@ -16,18 +16,89 @@ Destination = AbsolutePath | Literal[""]
 ArchiveReference = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f]+$")]
 
 
-class RestoreIn(RequestModel):
-    """What to bring back.
+Ref = Annotated[str, Field(min_length=1, max_length=6000, pattern=r"^[A-Za-z0-9_-]+={0,2}$")]
+Refs = Annotated[list[Ref], Field(max_length=10_000)]
+Conflict = Literal["refuse", "skip", "rename", "overwrite", "newer"]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
-    `archive` is an archive's id, or `latest` of `host`. No paths: the whole archive. `destination` is a
-    directory on the host that is absent or empty; without it, one below the agent's state directory.
+
+class Selection(RequestModel):
+    """What of an archive to bring back, where to, and what happens to what is there.
+
+    No paths and no refs: the whole archive. Refs are paths as the catalogue's lists return them, so that names
+    of any bytes can be chosen. `destination` is a directory on the host; without it, one below the agent's
+    state directory. `in_place` puts everything back to where it came from. `conflict`: refuse takes an absent
+    or empty directory only; skip keeps what is there; rename puts what is restored beside it; overwrite
+    replaces it; newer replaces what is older.
+    """
+
+    paths: Paths = Field([])
+    refs: Refs = Field([])
+    excludes: Paths = Field([])
+    exclude_refs: Refs = Field([])
+    destination: Destination = ""
+    in_place: bool = False
+    conflict: Conflict = "refuse"
+    verify: bool = True
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Selection":
+        if self.in_place and self.destination:
+            raise ValueError("in place there is no other destination: leave one of them out")
+        if self.in_place and self.conflict == "refuse":
+            raise ValueError("in place needs a rule: conflict skip, rename, overwrite or newer")
+        if any(path.rstrip("/") + "/" == "/" for path in (*self.paths, *self.excludes)):
+            raise ValueError("the path / cannot be chosen: leave paths out for the whole archive")
+        return self
+
+
+class RestoreIn(Selection):
+    """What to bring back: `archive` is an archive's id, or `latest` of `host`.
+
+    With `preview` nothing is changed: the restore's outcome then says what would be.
     """
 
     archive: ArchiveReference = "latest"
     host: Reference | None = None
-    paths: Paths = Field([])
-    destination: Destination = ""
     target_host: Reference | None = None
+    preview: bool = False
+
+
+class Entry(BaseModel):
+    """One path of a preview and what would happen to it."""
+
+    path: Annotated[str, Field(max_length=5000)]
+    action: Annotated[str, Field(max_length=20)]
+
+
+class Failed(BaseModel):
+    """One path that could not be restored, and why."""
+
+    path: Annotated[str, Field(max_length=5000)]
+    message: Annotated[str, Field(max_length=5000)] = ""
+
+
+class Outcome(BaseModel):
+    """What a host told of a restore or of its preview. `verified`: each file's hash is the archive's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    destination: Annotated[str, Field(max_length=4096)] = ""
+    files: Count = 0
+    bytes: Count = 0
+    free: Count | None = None
+    fits: bool | None = None
+    created: Count = 0
+    overwritten: Count = 0
+    skipped: Count = 0
+    renamed: Count = 0
+    blocked: Count = 0
+    verified: bool | None = None
+    verified_files: Count = 0
+    failed_total: Count = 0
+    tries: Count = 1
+    entries: Annotated[list[Entry], Field(max_length=1000)] = []
+    failed_files: Annotated[list[Failed], Field(max_length=1000)] = []
 
 
 class RestoreOut(BaseModel):
@@ -41,7 +112,14 @@ class RestoreOut(BaseModel):
     job_id: uuid.UUID
     state: str
     paths: list[str]
+    refs: list[str]
+    excludes: list[str]
+    exclude_refs: list[str]
     destination: str
+    in_place: bool
+    conflict: Conflict
+    preview: bool
+    outcome: Outcome | None = Field(description="What the host told, once it did")
     requested_by: str
     created_at: datetime
 

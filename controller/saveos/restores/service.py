@@ -1,7 +1,8 @@
 """Verbs of restores: ask, repeat, list."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,9 +16,23 @@ from saveos.jobs import service as jobs
 from saveos.jobs.models import Job
 from saveos.jobs.service import Member
 from saveos.restores.models import Restore
-from saveos.restores.schemas import RestoreOut
+from saveos.restores.schemas import Outcome, RestoreOut, Selection
 
 TIMEOUT = 86_400  # seconds
+KEPT = ("paths", "refs", "excludes", "exclude_refs", "destination", "in_place", "conflict", "preview")
+IN_PLACE = "restores:in_place"
+
+
+def needed_rights(in_place: bool) -> Collection[str]:
+    """Return the rights that a restore needs beside restores:write."""
+    return [IN_PLACE] if in_place else []
+
+
+def record_outcome(session: Session, job: Job, told: dict[str, Any]) -> None:
+    """Keep what the host told of a job's restore, or of its preview. Raises pydantic's ValidationError."""
+    restore = session.scalar(select(Restore).where(Restore.job_id == job.id))
+    if restore is not None:
+        restore.outcome = Outcome.model_validate(told).model_dump(mode="json")
 
 
 def request(
@@ -26,8 +41,8 @@ def request(
     *,
     archive: str,
     host: str | None,
-    paths: Sequence[str] = (),
-    destination: str = "",
+    selection: Selection,
+    preview: bool = False,
     target_host: str | None = None,
     requested_by: str = "",
     trigger: str = "api",
@@ -37,7 +52,8 @@ def request(
 
     `archive` is an id, `latest`, or with `host` an archive's name. Raises Invalid, NotFound, Conflict.
     """
-    asked = jobs.fingerprint("restore", archive, host, list(paths), destination, target_host)
+    chosen = selection.model_dump(mode="json", include=set(Selection.model_fields))
+    asked = jobs.fingerprint("restore", archive, host, chosen, preview, target_host)
     if job := jobs.known(session, tenant_id, idempotency_key, asked):
         return _of_job(session, job), job
     found = _archive(session, tenant_id, archive, host)
@@ -52,8 +68,7 @@ def request(
     parameters = {
         "archive": found.name,
         "repository_id": str(found.repository_id),
-        "paths": list(paths),
-        "destination": destination,
+        **chosen,
     }
     job = jobs.enqueue(
         session,
@@ -64,6 +79,7 @@ def request(
         targets={"hosts": [owner.name]},
         parameters=parameters,
         timeout=TIMEOUT,
+        mode="check" if preview else "run",
         trigger=trigger,
         requested_by=requested_by,
     )
@@ -75,8 +91,8 @@ def request(
         archive_id=found.id,
         host_id=owner.id,
         job_id=job.id,
-        paths=list(paths),
-        destination=destination,
+        **{name: value for name, value in chosen.items() if name != "verify"},
+        preview=preview,
         requested_by=requested_by[:150],
     )
     session.add(restore)
@@ -94,8 +110,7 @@ def repeat(session: Session, before: Job, job: Job) -> None:
         archive_id=asked.archive_id,
         host_id=asked.host_id,
         job_id=job.id,
-        paths=asked.paths,
-        destination=asked.destination,
+        **{name: getattr(asked, name) for name in KEPT},
         requested_by=job.requested_by,
     )
     session.add(again)
@@ -134,6 +149,14 @@ def _of_job(session: Session, job: Job) -> Restore:
     return restore
 
 
+def get_restore(session: Session, tenant_id: uuid.UUID, restore_id: uuid.UUID) -> Restore:
+    """Return a restore. Raises NotFound."""
+    found = session.get(Restore, restore_id)
+    if found is None or found.tenant_id != tenant_id:
+        raise NotFound("there is no such restore: see GET /api/v1/restores")
+    return found
+
+
 def list_restores(
     session: Session, tenant_id: uuid.UUID, *, host: str = "", before: uuid.UUID | None = None, limit: int
 ) -> list[Restore]:
@@ -167,7 +190,14 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
             job_id=restore.job_id,
             state=state,
             paths=restore.paths,
+            refs=restore.refs,
+            excludes=restore.excludes,
+            exclude_refs=restore.exclude_refs,
             destination=restore.destination,
+            in_place=restore.in_place,
+            conflict=restore.conflict,
+            preview=restore.preview,
+            outcome=Outcome.model_validate(restore.outcome) if restore.outcome else None,
             requested_by=restore.requested_by,
             created_at=restore.created_at,
         )

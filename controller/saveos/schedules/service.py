@@ -119,7 +119,7 @@ def delete_schedule(session: Session, schedule: Schedule) -> None:
 
 def run_now(session: Session, actor: Actor, schedule: Schedule, *, trigger: str) -> Job:
     """Start a schedule's operation at once; its next time stays. Raises as starting the operation does."""
-    maintenance.check_right(actor, maintenance.get_operation(schedule.operation))
+    maintenance.check_right(actor, maintenance.get_operation(schedule.operation), schedule.parameters)
     job = maintenance.start(
         session,
         schedule.tenant_id,
@@ -235,7 +235,7 @@ def _check(session: Session, actor: Actor, schedule: Schedule) -> None:
         operation = maintenance.get_operation(schedule.operation)
     except NotFound as error:
         raise Invalid(error.detail, field="operation") from error
-    maintenance.check_right(actor, operation)
+    maintenance.check_right(actor, operation, schedule.parameters)
     schedule.parameters = maintenance.check_request(operation, schedule.mode, schedule.parameters)
     maintenance.check_targets(session, actor.tenant_id, Targets.model_validate(schedule.targets))
 
