@@ -8,7 +8,17 @@ from importlib import import_module
 
 from lab import unfit
 
-NAMES = ("backup", "provisioning", "overhead", "latency", "idle", "sweep", "checkins", "hosts_page")
+NAMES = (
+    "backup",
+    "provisioning",
+    "overhead",
+    "latency",
+    "idle",
+    "sweep",
+    "checkins",
+    "hosts_page",
+    "catalogue",
+)
 
 
 def main() -> int:
