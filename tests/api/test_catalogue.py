@@ -145,10 +145,27 @@ def test_a_file_that_is_gone_is_found_in_the_archive_that_has_it(api, sender):
     assert api.get("/find?q=/").status_code == 422
 
 
+def test_names_left_in_a_directory_tell_what_is_gone_from_it(api, sender):
+    first = sender.send(
+        *(folder(b"srv"), folder(b"srv/old"), told(b"srv/old/deep", 1), told(b"srv/a", 2), told(b"srv/b", 3)),
+        files=3,
+    )
+    known = sender.newest()
+    left = (b"names 0 0 srv\0", b"name 0 0 srv/b\0", b"name 0 0 srv/never seen\0")
+    second = sender.send(folder(b"srv"), *left, base=known, files=1)
+    assert [e["path"] for e in files(api, second, "/srv").json()["items"]] == ["/srv/b"]
+    found = api.get(f"/archives/{first}/compare/{second}").json()["items"]
+    assert [(e["path"], e["kind"]) for e in found] == [
+        ("/srv/a", "removed"),
+        ("/srv/old", "removed"),
+        ("/srv/old/deep", "removed"),
+    ]
+
+
 def test_an_interrupted_upload_goes_on_where_it_broke(api, sender):
     borg_id = sender.archive()
     data = gzip.compress(told(b"a") * 1 + told(b"b"))
-    assert sender.wanted() == {"archive": borg_id, "base": None, "received": {"": 0}}
+    assert sender.wanted() == {"archive": borg_id, "base": None, "received": {"": 0}, "waiting": False}
     assert sender.put(borg_id, data[:10]).json() == {"received": 10}
     assert sender.wanted()["received"] == {"": 10}
     assert sender.put(borg_id, data[20:], offset=20).status_code == 409

@@ -70,7 +70,7 @@ def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -
     query = select(Archive).where(Archive.repository_id == repository_id)
     newest = session.scalar(query.order_by(Archive.started_at.desc()).limit(1))
     if newest is None or newest.catalogue in ("indexed", "waiting", "failed"):
-        return WantedOut(archive=None, base=None)
+        return WantedOut(archive=None, base=None, waiting=newest is not None and newest.catalogue == "waiting")
     known: list[str] = []
     if not newest.catalogue_error:  # else changes were sent, and did not do
         with open_store(session, home, host.tenant_id, repository_id) as store:
@@ -154,14 +154,16 @@ def _index(store: Store, home: Path, archive: Archive, key: bytes, grown: int | 
     if listing.base and next(reversed(known), "") != listing.base:
         return "none", "its listing refers to an archive that is not indexed; the host sends all"
     gone: list[bytes] = []
+    names: dict[bytes, set[bytes]] = {}
     try:
         store.index(
             repository,
             archive.borg_id,
             archive.started_at.timestamp(),
-            listings.read(listing.pieces(key), gone.append),
+            listings.read(listing.pieces(key), gone.append, names),
             complete=not listing.base,
             missing=gone,
+            names=names,
             grown=grown,
         )
     except (Incomplete, OutOfOrder) as error:

@@ -2,7 +2,8 @@
 
 A record is what `borg list --format '{mode} {size} {isomtime} {bpath}{NUL}'` prints with TZ=UTC:
 `-rw-r--r-- 12 2026-11-23T04:00:00.000000 etc/hosts`, then NUL. A listing of changes has the same
-records, and `gone 0 0 PATH` for what is gone. Paths are any bytes but NUL.
+records, `gone 0 0 PATH` for what is gone, and of each directory that changed `names 0 0 PATH`, with
+`name 0 0 PATH` for each name that is left in it. Paths are any bytes but NUL.
 """
 
 import calendar
@@ -17,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from saveos.archives.store import Item
+from saveos.archives.store import Item, base, parent
 from saveos.core import security
 from saveos.core.errors import Conflict, Invalid, TooLarge
 
@@ -37,7 +38,7 @@ TYPES = {
     "c": stat.S_IFCHR,
     "h": stat.S_IFREG,  # Borg's mark of a hard link
 }
-GONE = b"gone"
+GONE, NAMES, NAME = b"gone", b"names", b"name"
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,14 @@ def receive(listing: Listing, key: bytes, offset: int, piece: bytes, *, last: bo
         return size
 
 
-def read(pieces: Iterable[bytes], gone: Callable[[bytes], None]) -> Iterator[Item]:
-    """Yield a listing's items; paths that are gone go to `gone`. Raises Invalid on what is no listing."""
+def read(
+    pieces: Iterable[bytes], gone: Callable[[bytes], None], names: dict[bytes, set[bytes]] | None = None
+) -> Iterator[Item]:
+    """Yield a listing's items; paths that are gone go to `gone`, names left in a directory to `names`.
+
+    Raises Invalid on what is no listing.
+    """
+    left = {} if names is None else names
     for record in _records(pieces):
         fields = record.split(b" ", 3)
         if len(fields) != 4:
@@ -158,6 +165,12 @@ def read(pieces: Iterable[bytes], gone: Callable[[bytes], None]) -> Iterator[Ite
         path = _absolute(path)
         if mode == GONE:
             gone(path)
+            continue
+        if mode == NAMES:
+            left.setdefault(path, set())
+            continue
+        if mode == NAME:
+            left.setdefault(parent(path), set()).add(base(path))
             continue
         if path == b"/":
             continue

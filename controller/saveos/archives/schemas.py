@@ -74,12 +74,14 @@ class FoundOut(FileOut):
 class WantedOut(BaseModel):
     """What a host should send: the listing of `archive`, of all files or of what changed since `base`.
 
-    Nothing when `archive` is null. `received` is how many bytes are here, by base ("" for all).
+    Nothing when `archive` is null; `waiting` says that one is being taken over. `received` is how many bytes
+    are here, by base ("" for all).
     """
 
     archive: str | None
     base: str | None
     received: dict[str, int] = {}
+    waiting: bool = False
 
 
 class ReceivedOut(BaseModel):

@@ -13,7 +13,7 @@ searched by a trigram index (FTS5). Names are bytes: whatever Linux allows survi
 import json
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,12 +159,14 @@ class Store:
         *,
         complete: bool,
         missing: Iterable[bytes] = (),
+        names: Mapping[bytes, Collection[bytes]] | None = None,
         grown: int | None = None,
     ) -> Indexed | None:
         """Take over an archive: all its items, or with `complete` false what changed since the one before.
 
-        `missing` are paths that are gone; `grown` is by how many files the archive is larger than the
-        one before, where that is known. None when the archive is known. All in one transaction.
+        `missing` are paths that are gone, `names` by directory all names that are left in it; both may be
+        filled while `items` is read. `grown` is by how many files the archive is larger than the one
+        before, where that is known. None when the archive is known. All in one transaction.
         Raises OutOfOrder for one that is older than the newest known, Incomplete when more is gone.
         """
         with self._writing():
@@ -180,6 +182,7 @@ class Store:
             for table in ("incoming", "missing", "closing"):
                 self._run(f"DELETE FROM {table}")
             self._take(items, missing)
+            self._miss(owner, names or {})
             if not complete and grown is not None and self._grows(owner) != grown:
                 raise Incomplete
             outcome = self._apply(owner, number, complete=complete)
@@ -225,6 +228,33 @@ class Store:
         self._connection.executemany(
             "INSERT OR REPLACE INTO missing VALUES(?, ?)", (places.of(path) for path in missing)
         )
+
+    def _miss(self, owner: int, names: Mapping[bytes, Collection[bytes]]) -> None:
+        """Note what is gone from directories of which all names are known, with all below it."""
+        for path, left in names.items():
+            living = self._all(
+                "SELECT e.directory, e.name, n.name, e.mode, i.mode FROM entries e JOIN names n ON n.id=e.name"
+                " LEFT JOIN incoming i ON i.directory=e.directory AND i.name=e.name"
+                " WHERE e.repository=? AND e.directory=(SELECT id FROM directories WHERE path=?)"
+                " AND e.last IS NULL",
+                owner,
+                path,
+            )
+            for directory, number, name, mode, now in living:
+                gone = name not in left
+                if gone:
+                    self._run("INSERT OR REPLACE INTO missing VALUES(?, ?)", directory, number)
+                if stat.S_ISDIR(mode) and (gone or (now is not None and not stat.S_ISDIR(now))):
+                    inside = join(path, name)
+                    self._run(
+                        "INSERT OR REPLACE INTO missing SELECT e.directory, e.name FROM directories d"
+                        " CROSS JOIN entries e ON e.repository=? AND e.directory=d.id AND e.last IS NULL"
+                        " WHERE d.path=? OR (d.path > ? AND d.path < ?)",
+                        owner,
+                        inside,
+                        inside + b"/",
+                        inside + b"0",  # the byte after the slash
+                    )
 
     def _grows(self, owner: int) -> int:
         """Return how many files what was taken adds. Borg counts neither directories nor further hard links."""

@@ -48,17 +48,26 @@ def store(tmp_path):
         yield opened
 
 
+def names_left(before: Tree, tree: Tree) -> dict[bytes, set[bytes]]:
+    """Return all names of each directory in which some came or went: what a host sees of a deletion."""
+    places = {b"/"} | {path for path, meta in tree.items() if meta[2] == DIRECTORY}
+    left = {place: {base(path) for path in tree if parent(path) == place} for place in places}
+    kinds = [{(path, meta[2]) for path, meta in each.items()} for each in (before, tree)]
+    touched = {parent(path) for path, _ in kinds[0] ^ kinds[1]}
+    return {place: names for place, names in left.items() if place in touched}
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(trees, st.booleans()), min_size=1, max_size=5))
+@given(st.lists(st.tuples(trees, st.sampled_from(("all", "gone", "names"))), min_size=1, max_size=5))
 def test_every_archive_reads_back_as_it_was(history):
     with tempfile.TemporaryDirectory() as directory, Store(Path(directory) / "s.db", KEY) as store:
         model: list[Tree] = []
-        for number, (files, whole_list) in enumerate(history, 1):
+        for number, (files, way) in enumerate(history, 1):
             tree = whole(files)
             before = model[-1] if model else {}
             changes = {path: meta for path, meta in tree.items() if before.get(path) != meta}
             gone = before.keys() - tree.keys()
-            complete = whole_list or not model
+            complete = way == "all" or not model
             listed = tree if complete else changes
             store.index(
                 REPOSITORY,
@@ -66,7 +75,8 @@ def test_every_archive_reads_back_as_it_was(history):
                 number,
                 items(listed),
                 complete=complete,
-                missing=() if complete else gone,
+                missing=gone if way == "gone" and not complete else (),
+                names=names_left(before, tree) if way == "names" and not complete else None,
             )
             model.append(tree)
         for number, tree in enumerate(model, 1):
