@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from saveos.archives.listings import read
 
+REPOSITORY = "0193aaaa-0000-7000-8000-000000000001"
+
 
 class Controller(ThreadingHTTPServer):
     """Wants the listing of `archive`; keeps what it gets, and refuses the request number `refuse`."""
@@ -21,6 +23,7 @@ class Controller(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.archive, self.got, self.whole, self.puts, self.refuse = "", b"", False, 0, 0
+        self.base, self.sent_base, self.refuse_changes = None, "", False
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
@@ -35,12 +38,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         archive = None if server.whole else server.archive
-        self._answer(200, {"archive": archive, "base": None, "received": {"": len(server.got)}})
+        self._answer(200, {"archive": archive, "base": server.base, "received": {"": len(server.got)}})
 
     def do_POST(self):
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         for run in told.get("runs", []):
-            self.server.archive = run["results"][0]["archive"]["id"]
+            archive = run["results"][0]["archive"]["id"]
+            if archive != self.server.archive:
+                self.server.archive, self.server.whole, self.server.got = archive, False, b""
         self._answer(200, {})
 
     def do_PUT(self):
@@ -54,6 +59,9 @@ class Handler(BaseHTTPRequestHandler):
         assert int(query["offset"][0]) == len(server.got)
         server.got += piece
         server.whole = query["last"] == ["true"]
+        server.sent_base = query.get("base", [""])[0]
+        if server.whole and server.sent_base and server.refuse_changes:
+            server.whole, server.base, server.got = False, None, b""
         self._answer(200, {"received": len(server.got)})
 
     def log_message(self, *_):
@@ -99,6 +107,86 @@ def test_every_path_is_listed_as_it_is(backed, controller):
         assert found[path].mtime == int(status.st_mtime), path
     assert found[top + b"/sub/odd\xff name"].size == 10
     assert backed.run("catalogue")[1]["listings"][0]["archive"] is None
+
+
+def whole(controller):
+    deadline = time.monotonic() + 60
+    while not controller.whole:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def based(backed, controller):
+    """A host whose first archive is in the catalogue, with names of all kinds."""
+    for name in (b"odd\xff name", b"odd\xfe name", b"stays", b"goes"):
+        (backed.sources / "sub" / os.fsdecode(name)).write_bytes(b"x" * 10)
+    (backed.sources / "old" / "deep").mkdir(parents=True)
+    (backed.sources / "old" / "deep" / "file").write_text("x")
+    back_up(backed, controller)
+    whole(controller)
+    until_remembered(backed, controller)
+    controller.base = controller.archive
+    return backed
+
+
+def until_remembered(backed, controller):
+    deadline = time.monotonic() + 30
+    known = backed.settings.state / "catalogue.json"
+    while not known.exists() or controller.archive not in str(json.loads(known.read_text()).get(REPOSITORY)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_later_archive_sends_what_changed_and_what_is_left(based, controller, monkeypatch):
+    first = controller.archive
+    known = json.loads((based.settings.state / "catalogue.json").read_text())
+    known[REPOSITORY]["since"] = time.time() + 300  # else all of this tree is young
+    (based.settings.state / "catalogue.json").write_text(json.dumps(known))
+    sub = based.sources / "sub"
+    (sub / "goes").unlink()
+    (sub / os.fsdecode(b"odd\xfe name")).write_bytes(b"changed")
+    (based.sources / "old" / "deep" / "file").unlink()
+    (based.sources / "old" / "deep").rmdir()
+    (sub / "fresh").symlink_to("stays")
+    back_up(based, controller)
+    whole(controller)
+    assert controller.archive != first
+    assert controller.sent_base == first
+    names = {}
+    items = {item.path: item for item in read([controller.got], print, names)}
+    top = os.fsencode(based.sources)
+    assert items[top + b"/sub/odd\xfe name"].size == 7
+    assert items[top + b"/sub/fresh"].size == len("stays")
+    assert top + b"/sub/stays" not in items
+    assert top + b"/plain" not in items
+    assert names[top + b"/sub"] == {b"odd\xff name", b"odd\xfe name", b"stays", b"fresh", b"new\nline"}
+    assert names[top + b"/old"] == set()
+
+
+def test_changes_that_do_not_do_are_followed_by_all(based, controller):
+    controller.refuse_changes = True
+    back_up(based, controller)
+    whole(controller)
+    assert controller.sent_base == ""
+    items = {item.path for item in read([controller.got], print)}
+    assert os.fsencode(based.sources) + b"/plain" in items
+
+
+def test_a_new_configuration_lists_all(based, controller):
+    based.configure("exclude_patterns:\n- '*/goes'\n")
+    back_up(based, controller)
+    whole(controller)
+    assert controller.sent_base == ""
+
+
+def test_a_policy_without_catalogue_sends_nothing(based, controller):
+    data = json.loads((based.etc / "agent.json").read_text()) | {"catalogue": "off"}
+    (based.etc / "agent.json").write_text(json.dumps(data))
+    puts = controller.puts
+    back_up(based, controller)
+    assert based.run("catalogue")[1]["listings"] == []
+    assert controller.puts == puts
 
 
 def test_an_interrupted_listing_goes_on(backed, controller, agent, monkeypatch):
