@@ -46,3 +46,27 @@ def test_restore_refuses_a_relative_path(controller: Controller, page: Page) -> 
     page.get_by_role("button", name="Start the restore").click()
     expect(page.get_by_role("alert")).to_contain_text("path must be absolute")
     expect(page.get_by_label("What")).to_have_value("etc/passwd")
+
+
+def test_a_preview_comes_before_a_restore_in_place(controller: Controller, page: Page) -> None:
+    page.goto(f"{controller.url}/archives/{controller.made.archive_id}/restore?paths=/etc/nginx")
+    page.get_by_role("radio", name="In place").check()
+    page.get_by_label("If something is there already").select_option("newer")
+    page.get_by_label("Leave out").fill("/etc/nginx/old")
+    page.get_by_role("button", name="Preview").click()
+    page.wait_for_url("**/restores/*")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Preview of a restore")
+    with controller.session() as session:
+        restore = session.scalars(select(Restore).order_by(Restore.created_at.desc()).limit(1)).one()
+        assert (restore.preview, restore.in_place, restore.conflict) == (True, True, "newer")
+        assert (restore.paths, restore.excludes) == (["/etc/nginx"], ["/etc/nginx/old"])
+        session.get_one(Job, restore.job_id).state = "succeeded"
+        restore.outcome = {"files": 1, "bytes": 5, "fits": True, "skipped": 1, "destination": "/"}
+        restore.outcome |= {"entries": [{"path": "/etc/nginx/<b>x</b>", "action": "skip"}]}
+        session.commit()
+    page.reload()
+    expect(page.get_by_role("cell", name="/etc/nginx/<b>x</b>")).to_be_visible()
+    page.get_by_role("link", name="Go on to the restore").click()
+    expect(page.get_by_role("radio", name="In place")).to_be_checked()
+    expect(page.get_by_label("If something is there already")).to_have_value("newer")
+    expect(page.get_by_label("Leave out")).to_have_value("/etc/nginx/old")

@@ -13,6 +13,7 @@ from saveos.jobs.models import Job
 from saveos.maintenance import service as maintenance
 from saveos.maintenance.schemas import Targets
 from saveos.restores import service as restores
+from saveos.restores.models import Restore
 from saveos.restores.schemas import RestoreIn
 
 
@@ -41,23 +42,25 @@ def start(
     return job
 
 
-def restore(page: View, archive_id: uuid.UUID, paths: list[str], destination: str) -> Job:
-    """Queue a restore of paths (empty: all) to a directory (empty: a staging directory). Raises Invalid."""
+def restore(page: View, archive_id: uuid.UUID, chosen: dict[str, Any]) -> tuple[Restore, Job]:
+    """Queue a restore, or its preview, as a form asks for it. Raises Invalid, Forbidden."""
     try:
-        asked = RestoreIn(archive=str(archive_id), paths=paths, destination=destination)
+        asked = RestoreIn.model_validate({"archive": str(archive_id)} | chosen)
     except ValidationError as error:
         raise Invalid(sentence(str(error.errors()[0]["msg"]).removeprefix("Value error, "))) from error
-    _, job = restores.request(
+    maintenance.check_right(page.actor, maintenance.get_operation("restore"), chosen)
+    made, job = restores.request(
         page.session,
         page.tenant_id,
         archive=asked.archive,
         host=None,
         selection=asked,
+        preview=asked.preview,
         requested_by=page.actor.name,
         trigger="dashboard",
     )
-    describe(page.session, f"job:{job.id}", operation="restore")
-    return job
+    describe(page.session, f"job:{job.id}", operation="restore", preview=asked.preview)
+    return made, job
 
 
 def flash(job: Job) -> str:

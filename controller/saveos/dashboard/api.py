@@ -19,11 +19,12 @@ from saveos.dashboard.views import (
     measure,
     overview,
     policies,
+    restores,
     schedules,
 )
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
-HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files)
+HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files, restores)
 for each in (*HOSTS, channels, alerts, measure, policies, schedules, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)

@@ -83,6 +83,8 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
     "disk_full": (mark("Disk nearly full"), ""),
     "disk_low": (mark("Disk filling up"), ""),
     "clock": (mark("Clock is wrong"), ""),
+    "drill_failed": (mark("Restore drill failed"), ""),
+    "not_proven": (mark("Restore not proven"), ""),
     "quota": (mark("Quota nearly used up"), ""),
     "mismatch": (mark("Backup never reached its server"), ""),
     "repository_damaged": (mark("Repository not in order"), ""),
@@ -98,6 +100,8 @@ judged = {  # rule → when it holds
     "never_backed_up": mark("A host is in care for a day, or past its first time, without any backup."),
     "disk_full": mark("Less than 5 percent of a file system that backups need is free."),
     "disk_low": mark("Less than 10 percent of a file system that backups need is free."),
+    "drill_failed": mark("The last drill found something that cannot be restored; the alert names it."),
+    "not_proven": mark("No drill has proven for two weeks that a host's archives can be restored."),
     "clock": mark("A host's clock is more than a minute off the controller's."),
     "quota": mark("A repository has used more than 90 percent of its quota."),
     "mismatch": mark("A host tells of a backup that its storage server does not have."),
@@ -125,6 +129,7 @@ operations = {
     "provision": mark("Provisioning"),
     "browse": mark("Browsing"),
     "measure": mark("Measuring"),
+    "drill": mark("Restore drill"),
     "health": mark("Health check"),
 }
 triggers = {
@@ -158,6 +163,20 @@ tokens = {
     "used": Shown("idle", mark("Used up")),
     "revoked": Shown("idle", mark("Revoked")),
 }
+conflicts = {
+    "refuse": mark("Refuse: only an absent or empty directory"),
+    "skip": mark("Keep it, and skip what would replace it"),
+    "rename": mark("Keep it, and put what is restored beside it"),
+    "overwrite": mark("Replace it"),
+    "newer": mark("Replace only what is older"),
+}
+restored = {  # what happens to a path
+    "create": mark("created"),
+    "overwrite": mark("overwritten"),
+    "skip": mark("skipped"),
+    "rename": mark("put beside"),
+    "blocked": mark("cannot be: something is in its way"),
+}
 running = {"backup": mark("Backing up"), "restore": mark("Restoring")}  # a run that goes on
 phases = {
     "start": mark("begins"),
@@ -167,6 +186,7 @@ phases = {
 }
 bulk_operations = {
     "backup": mark("Back up"),
+    "drill": mark("Drill"),
     "health": mark("Check health"),
     "provision": mark("Provision"),
 }

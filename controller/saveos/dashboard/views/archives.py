@@ -1,4 +1,4 @@
-"""Archives: list, look inside, restore from one; and what was restored."""
+"""Archives: list, and look inside."""
 
 import uuid
 from datetime import datetime
@@ -9,9 +9,9 @@ from fastapi.responses import Response
 
 from saveos.archives import service
 from saveos.archives.models import Archive
-from saveos.core.errors import NotFound, Problem
+from saveos.core.errors import NotFound
 from saveos.core.i18n import gettext
-from saveos.core.pagination import decode_id, split
+from saveos.core.pagination import split
 from saveos.dashboard import actions, queries
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.dashboard.views import files
@@ -19,12 +19,10 @@ from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.models import ACTIVE, Job
-from saveos.restores import service as restores
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
 Browser = Annotated[View, Depends(view("jobs:write"))]
-Restorer = Annotated[View, Depends(view("restores:write"))]
 Cursor = Annotated[str, Query(max_length=1000)]
 PathIn = Annotated[str, Form(max_length=4096)]
 LIMIT = 50
@@ -160,54 +158,3 @@ def browse(page: Browser, archive_id: uuid.UUID, path: PathIn = "/") -> Response
         parameters = {"archive": archive.name, "repository_id": str(archive.repository_id), "path": wanted}
         actions.start(page, "browse", [str(host.id)], parameters=parameters)
     return redirect(url(f"/archives/{archive.id}", path=wanted))
-
-
-@router.get("/archives/{archive_id}/restore")
-def ask_restore(
-    page: Restorer, archive_id: uuid.UUID, paths: Annotated[list[str] | None, Query()] = None
-) -> Response:
-    """Ask what to bring back, to where."""
-    archive, host = _find(page, archive_id)
-    form = {"paths": "\n".join(paths or []), "destination": ""}
-    return page.render("archives/restore.html", archive=archive, host=host, form=form, error="")
-
-
-@router.post("/archives/{archive_id}/restore")
-def start_restore(
-    page: Restorer,
-    archive_id: uuid.UUID,
-    paths: Annotated[str, Form(max_length=1_000_000)] = "",
-    destination: PathIn = "",
-    confirmed: Annotated[bool, Form()] = False,
-) -> Response:
-    """Start the restore and go to its job."""
-    archive, host = _find(page, archive_id)
-    form = {"paths": paths, "destination": destination.strip()}
-    chosen = [line.rstrip("\r") for line in paths.split("\n") if line.strip()]
-    error = "" if confirmed else gettext("Tick the box: a restore writes onto the host.")
-    if not error:
-        try:
-            with page.session.begin_nested():
-                job = actions.restore(page, archive.id, chosen, form["destination"])
-        except Problem as problem:
-            if problem.status != 422:
-                raise
-            error = problem.detail
-    if error:
-        return page.render("archives/restore.html", 422, archive=archive, host=host, form=form, error=error)
-    return redirect(f"/jobs/{job.id}", actions.flash(job))
-
-
-@router.get("/restores")
-def list_restores(page: Annotated[View, Depends(view("restores:read"))], cursor: Cursor = "") -> Response:
-    """List what was asked back, and how it went."""
-    found = restores.list_restores(
-        page.session, page.tenant_id, before=decode_id(cursor or None), limit=LIMIT + 1
-    )
-    rows, following = split(found, LIMIT, lambda row: [str(row.id)])
-    return page.render(
-        "restores/list.html",
-        restores=restores.describe(page.session, rows),
-        first_page="/restores" if cursor else "",
-        next_page=url("/restores", cursor=following) if following else "",
-    )

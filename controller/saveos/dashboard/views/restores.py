@@ -1,0 +1,123 @@
+"""Restores: what, where, by which rule; a preview before; and how each went."""
+
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Query
+from fastapi.responses import Response
+
+from saveos.archives import service as archives
+from saveos.archives.models import Archive
+from saveos.core.errors import Problem
+from saveos.core.i18n import gettext
+from saveos.core.pagination import decode_id, split
+from saveos.dashboard import actions
+from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.hosts.models import Host
+from saveos.jobs.models import ACTIVE
+from saveos.restores import service
+
+router = APIRouter(include_in_schema=False)
+Reader = Annotated[View, Depends(view("restores:read"))]
+Restorer = Annotated[View, Depends(view("restores:write"))]
+PathsIn = Annotated[str, Form(max_length=1_000_000)]
+LIMIT = 50
+
+
+@router.get("/archives/{archive_id}/restore")
+def ask_restore(
+    page: Restorer,
+    archive_id: uuid.UUID,
+    paths: Annotated[list[str] | None, Query()] = None,
+    like: uuid.UUID | None = None,
+) -> Response:
+    """Ask what to bring back, to where, by which rule; `like` takes that from another restore."""
+    archive, host = _find(page, archive_id)
+    form: dict[str, Any] = {"paths": "\n".join(paths or [])}
+    if like:
+        asked = service.get_restore(page.session, page.tenant_id, like)
+        form = {"paths": "\n".join(asked.paths), "excludes": "\n".join(asked.excludes)}
+        form |= {"destination": asked.destination, "conflict": asked.conflict, "where": _where(asked)}
+    return _form(page, archive, host, form)
+
+
+@router.post("/archives/{archive_id}/restore")
+def start_restore(  # noqa: PLR0917 - the fields of a form
+    page: Restorer,
+    archive_id: uuid.UUID,
+    paths: PathsIn = "",
+    excludes: PathsIn = "",
+    where: Annotated[str, Form(max_length=20)] = "staging",
+    destination: Annotated[str, Form(max_length=4096)] = "",
+    conflict: Annotated[str, Form(max_length=20)] = "refuse",
+    preview: Annotated[bool, Form()] = False,
+    confirmed: Annotated[bool, Form()] = False,
+) -> Response:
+    """Start the restore and go to its job, or the preview and go to its page."""
+    archive, host = _find(page, archive_id)
+    form = {"paths": paths, "excludes": excludes, "destination": destination.strip()}
+    form |= {"where": where, "conflict": conflict}
+    error = "" if confirmed or preview else gettext("Tick the box: a restore writes onto the host.")
+    if not error:
+        asked = {"paths": _lines(paths), "excludes": _lines(excludes), "conflict": conflict, "preview": preview}
+        asked |= {"in_place": where == "in_place"}
+        asked |= {"destination": form["destination"] if where != "in_place" else ""}
+        try:
+            with page.session.begin_nested():
+                made, job = actions.restore(page, archive.id, asked)
+        except Problem as problem:
+            if problem.status != 422:
+                raise
+            error = problem.detail
+    if error:
+        return _form(page, archive, host, form, error)
+    return redirect(f"/restores/{made.id}" if preview else f"/jobs/{job.id}", actions.flash(job))
+
+
+@router.get("/restores")
+def list_restores(page: Reader, cursor: Annotated[str, Query(max_length=1000)] = "") -> Response:
+    """List what was asked back, and how it went."""
+    found = service.list_restores(
+        page.session, page.tenant_id, before=decode_id(cursor or None), limit=LIMIT + 1
+    )
+    rows, following = split(found, LIMIT, lambda row: [str(row.id)])
+    return page.render(
+        "restores/list.html",
+        restores=service.describe(page.session, rows),
+        first_page="/restores" if cursor else "",
+        next_page=url("/restores", cursor=following) if following else "",
+    )
+
+
+@router.get("/restores/{restore_id}")
+def show_restore(page: Reader, restore_id: uuid.UUID) -> Response:
+    """Show a restore: what was asked, what it came to, or of a preview what it would come to."""
+    restore = service.get_restore(page.session, page.tenant_id, restore_id)
+    shown = service.describe(page.session, [restore])[0]
+    return page.render("restores/detail.html", restore=shown, active=shown.state in ACTIVE)
+
+
+def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error: str = "") -> Response:
+    empty = {"paths": "", "excludes": "", "destination": "", "where": "staging", "conflict": "refuse"}
+    return page.render(
+        "archives/restore.html",
+        422 if error else 200,
+        archive=archive,
+        host=host,
+        form=empty | form,
+        may_in_place=page.actor.may(service.IN_PLACE),
+        error=error,
+    )
+
+
+def _where(asked: Any) -> str:
+    return "in_place" if asked.in_place else "directory" if asked.destination else "staging"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+
+
+def _find(page: View, archive_id: uuid.UUID) -> tuple[Archive, Host]:
+    archive = archives.get_archive(page.session, page.tenant_id, archive_id)
+    return archive, page.session.get_one(Host, archive.host_id)
