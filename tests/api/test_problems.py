@@ -1,7 +1,11 @@
 """Every error is a problem document, with its request id; headers are on every answer; probes and metrics."""
 
+from datetime import UTC, datetime
+
 import pytest
 from saveos.alerts.service import open_alert
+from saveos.hosts.models import Host
+from sqlalchemy import select
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,11 @@ def test_metrics(api):
         open_alert(session, api.tenant_id, "schedule_failed", "schedule:1", "It did not start.")
     told = 'saveos_alerts{tenant="default",rule="schedule_failed",severity="warning",state="open"} 1'
     assert told in api.get("/metrics").text
+    assert "saveos_last_proven_timestamp{" not in text
+    with api.database.session() as session:
+        session.scalars(select(Host)).one().last_proven_at = datetime(2026, 1, 2, tzinfo=UTC)
+    proven = 'saveos_last_proven_timestamp{tenant="default",host="web1"} 1767312000'
+    assert proven in api.get("/metrics").text
     other = api.other_tenant()
     assert "saveos_alerts{" not in api.get("/metrics", token=other.token).text
     assert "saveos_hosts{" not in api.get("/metrics", token=other.token).text

@@ -23,25 +23,30 @@ from saveos.schedules.models import Schedule, ScheduleRun
 from saveos.schedules.schemas import PreviewOut, ScheduleIn, ScheduleOut, SchedulePatch
 
 RULE = "schedule_failed"
-HEALTH = "health hourly"
+HEALTH, DRILLS = "health hourly", "drills weekly"
 
 
 def ensure_default(session: Session, tenant_id: uuid.UUID) -> None:
-    """Give a tenant its own schedule, an hourly health check of all hosts, where it has none.
+    """Give a tenant its own schedules, an hourly health check and a weekly drill of all hosts, if they lack.
 
-    Its minute comes from the time of its making: the first run is nearly an hour away, and
-    installations do not all ask at once.
+    Their times come from the time of their making: the first runs are nearly an hour and a week
+    away, and installations do not all ask at once.
     """
-    own = select(Schedule.id).where(Schedule.tenant_id == tenant_id, Schedule.built_in)
-    if session.scalar(own.limit(1)):
+    began = now() - timedelta(minutes=2)
+    _ensure(session, tenant_id, HEALTH, "health", f"{began.minute} * * * *")
+    _ensure(session, tenant_id, DRILLS, "drill", f"{began.minute} {began.hour} * * {began.isoweekday() % 7}")
+
+
+def _ensure(session: Session, tenant_id: uuid.UUID, name: str, operation: str, cron: str) -> None:
+    own = (Schedule.tenant_id == tenant_id, Schedule.built_in, Schedule.operation == operation)
+    if session.scalar(select(Schedule.id).where(*own).limit(1)):
         return
-    name = HEALTH if not _taken(session, tenant_id, HEALTH) else f"{HEALTH} (built in)"
     schedule = Schedule(
         tenant_id=tenant_id,
-        name=name,
-        operation="health",
+        name=name if not _taken(session, tenant_id, name) else f"{name} (built in)",
+        operation=operation,
         targets={"all": True},
-        cron=f"{(now() - timedelta(minutes=2)).minute} * * * *",
+        cron=cron,
         built_in=True,
         created_by="saveos",
     )
