@@ -256,3 +256,36 @@ def test_changes_that_do_not_explain_the_number_of_files_are_asked_for_in_full(a
     known = sender.newest()
     kept = sender.send(told(b"d", 5), told(b"e"), base=known, files=4)
     assert [each["name"] for each in files(api, kept).json()["items"]] == ["b", "c", "d", "e"]
+
+
+def test_an_archive_that_is_gone_leaves_lists_and_the_catalogue(api, sender):
+    sender.send(folder(b"etc"), told(b"etc/old"), told(b"etc/both"))
+    first = sender.newest()
+    second = sender.send(folder(b"etc"), told(b"etc/both"))
+    url = f"/agents/catalogue/{sender.repository}/living"
+    assert api.call("POST", url, json={"archives": [sender.newest()]}, token=sender.token).status_code == 204
+    assert catalogue.forget_next(sender.database, sender.home)
+    assert not catalogue.forget_next(sender.database, sender.home)
+    assert [row["id"] for row in api.get("/archives").json()["items"]] == [second]
+    everything = api.get("/archives?gone=true").json()["items"]
+    assert [(row["borg_id"] == first, row["gone_at"] is None) for row in everything] == [
+        (False, True),
+        (True, False),
+    ]
+    assert [e["path"] for e in api.get("/find?q=both").json()] == ["/etc/both"]
+    assert api.get("/find?q=etc/old").json() == []
+    assert api.call("POST", url, json={"archives": [first, sender.newest()]}, token=sender.token).is_success
+    assert len(api.get("/archives").json()["items"]) == 2
+
+
+def test_notes_and_tags_of_archives(api, sender):
+    archive = sender.send(told(b"a"))
+    changed = api.patch(f"/archives/{archive}", {"note": " before the upgrade ", "tags": ["release", "a_b"]})
+    assert changed.status_code == 200, changed.text
+    assert (changed.json()["note"], changed.json()["tags"]) == ("before the upgrade", ["a_b", "release"])
+    assert api.patch(f"/archives/{archive}", {"tags": ["release"]}).json()["note"] == "before the upgrade"
+    assert [row["id"] for row in api.get("/archives?tag=release").json()["items"]] == [archive]
+    assert api.get("/archives?tag=releas_").json()["items"] == []
+    assert api.patch(f"/archives/{archive}", {"tags": ["no blanks"]}).status_code == 422
+    assert api.patch(f"/archives/{archive}", {"name": "x"}).status_code == 422
+    assert api.patch(f"/archives/{archive}", {"note": ""}, token=api.token_of("viewer")).status_code == 403

@@ -7,6 +7,8 @@ BODIES = {
     ("POST", "/api/v1/policies/{policy}/rollback"): {"version": 1},
     ("PUT", "/api/v1/groups/{group}/policy"): {"policy": None},
     ("PATCH", "/api/v1/repositories/{repository_id}"): {"quota": "1G"},
+    ("PATCH", "/api/v1/archives/{archive_id}"): {"note": "x"},
+    ("POST", "/api/v1/agents/catalogue/{repository_id}/living"): {"archives": []},
     ("PATCH", "/api/v1/users/{user_id}"): {"role": "viewer"},
     ("PATCH", "/api/v1/schedules/{schedule}"): {"jitter_seconds": 1},
 }

@@ -38,7 +38,7 @@ READ = frozenset(
         "system",
     )
 ) | {"tokens:own"}  # everyone may make tokens that act for themselves
-OPERATE = READ | {"jobs:write", "restores:write", "schedules:write", "alerts:write"}
+OPERATE = READ | {"jobs:write", "restores:write", "schedules:write", "alerts:write", "archives:write"}
 RIGHTS = {
     "viewer": READ,
     "operator": OPERATE,

@@ -9,9 +9,11 @@ from saveos.accounts.access import Actor, describe, require
 from saveos.archives import catalogue, service
 from saveos.archives.schemas import (
     ArchiveOut,
+    ArchivePatch,
     DifferenceOut,
     FileOut,
     FoundOut,
+    LivingIn,
     ReceivedOut,
     VersionOut,
     WantedOut,
@@ -28,6 +30,7 @@ router = APIRouter(tags=["archives"])
 
 Reader = Annotated[Actor, Depends(require("archives:read"))]
 Keeper = Annotated[Actor, Depends(require("repositories:write"))]
+Carer = Annotated[Actor, Depends(require("archives:write"))]
 Agent = Annotated[Actor, Depends(require("checkins:write"))]
 PathText = Annotated[AbsolutePath, Query(description="A path, as text")]
 Ref = Annotated[str, Query(max_length=8192, description="A path, as `ref` of another answer")]
@@ -45,6 +48,8 @@ def list_archives(
     repository: uuid.UUID | None = None,
     before: Moment | None = None,
     after: Moment | None = None,
+    tag: Text = "",
+    gone: Annotated[bool, Query(description="Those too that their repositories have no more")] = False,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[ArchiveOut]:
@@ -56,6 +61,8 @@ def list_archives(
         repository=repository,
         before=before,
         after=after,
+        tag=tag,
+        gone=gone,
         cursor=cursor,
         limit=limit + 1,
     )
@@ -67,6 +74,15 @@ def list_archives(
 def get_archive(session: SessionDep, actor: Reader, archive_id: uuid.UUID) -> ArchiveOut:
     """Show an archive."""
     return service.describe_archive(session, service.get_archive(session, actor.tenant_id, archive_id))
+
+
+@router.patch("/archives/{archive_id}")
+def change_archive(session: SessionDep, actor: Carer, archive_id: uuid.UUID, body: ArchivePatch) -> ArchiveOut:
+    """Change an archive's note and tags; the archive itself stays as it is."""
+    archive = service.get_archive(session, actor.tenant_id, archive_id)
+    service.change_archive(session, archive, body)
+    describe(session, f"archive {archive.name}")
+    return service.describe_archive(session, archive)
 
 
 @router.get("/backup/{host}/snapshots")
@@ -199,6 +215,15 @@ def wanted_listing(session: SessionDep, state: StateDep, actor: Agent, repositor
         raise Forbidden("only an agent's token can send listings")
     host = get_host(session, actor.tenant_id, actor.host_id)
     return catalogue.wanted(session, state.settings.home, host, repository_id)
+
+
+@router.post("/agents/catalogue/{repository_id}/living", status_code=204)
+def take_living(session: SessionDep, actor: Agent, repository_id: uuid.UUID, body: LivingIn) -> None:
+    """Take in which archives a repository has (agent token); the others are marked as gone."""
+    if actor.host_id is None:
+        raise Forbidden("only an agent's token can say what its repositories hold")
+    host = get_host(session, actor.tenant_id, actor.host_id)
+    service.mark_living(session, host, repository_id, body.archives)
 
 
 async def _piece(request: Request) -> bytes:

@@ -67,7 +67,7 @@ def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -
     owner = session.scalar(select(Repository.host_id).where(Repository.id == repository_id))
     if owner != host.id:
         raise NotFound("this host has no such repository: provision it again")
-    query = select(Archive).where(Archive.repository_id == repository_id)
+    query = select(Archive).where(Archive.repository_id == repository_id, Archive.gone_at.is_(None))
     newest = session.scalar(query.order_by(Archive.started_at.desc()).limit(1))
     if newest is None or newest.catalogue in ("indexed", "waiting", "failed"):
         return WantedOut(archive=None, base=None, waiting=newest is not None and newest.catalogue == "waiting")
@@ -172,6 +172,26 @@ def _index(store: Store, home: Path, archive: Archive, key: bytes, grown: int | 
         log.warning("archive %s: %s", archive.name, error)
         return "failed", str(error)
     return "indexed", ""
+
+
+def forget_next(database: Database, home: Path) -> bool:
+    """Drop what only archives held that are gone, for one repository; whether there was one."""
+    gone = (Archive.gone_at.is_not(None), Archive.catalogue == "indexed")
+    with database.session() as session:
+        archive = session.scalar(select(Archive).where(*gone).limit(1))
+        if archive is None:
+            return False
+        owner = Archive.repository_id == archive.repository_id
+        ids = list(session.scalars(select(Archive.id).where(owner, *gone)))
+        living = list(session.scalars(select(Archive.borg_id).where(owner, Archive.gone_at.is_(None))))
+        store = open_store(session, home, archive.tenant_id, archive.repository_id)
+    with store:
+        store.forget_archives(str(archive.repository_id), living)
+    with database.session(writes=True) as session:
+        for archive_id in ids:
+            session.get_one(Archive, archive_id).catalogue = "none"
+        touch(session, archive.tenant_id, "archives")
+    return True
 
 
 def rebuild(session: Session, home: Path, repository: Repository) -> None:

@@ -38,6 +38,8 @@ class Indexer:
             try:
                 while not self._stopping.is_set() and catalogue.index_next(self._database, self._home):
                     pass
+                while not self._stopping.is_set() and catalogue.forget_next(self._database, self._home):
+                    pass
             except (OperationalError, sqlite.OperationalError) as error:
                 log.warning("the catalogue waits for its database: %s", error)
             except Exception:

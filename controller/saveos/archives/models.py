@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -37,4 +38,7 @@ class Archive(HasId, Base):
     # none | waiting | indexed | failed | off: whether its files are in the catalogue, and why not
     catalogue: Mapped[str] = mapped_column(String(10), default="none", server_default="none")
     catalogue_error: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    note: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    tags: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    gone_at: Mapped[datetime | None]  # since when its host's repository has it no more
     reported_at: Mapped[datetime] = mapped_column(default=now)

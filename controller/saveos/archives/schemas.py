@@ -2,8 +2,14 @@
 
 import uuid
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from saveos.core.inputs import RequestModel
+from saveos.hosts.schemas import Tags
+
+BorgId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ArchiveOut(BaseModel):
@@ -26,6 +32,22 @@ class ArchiveOut(BaseModel):
     run_id: uuid.UUID | None
     catalogue: str
     catalogue_error: str
+    note: str
+    tags: list[str]
+    gone_at: datetime | None
+
+
+class ArchivePatch(RequestModel):
+    """What may change of an archive; a field that is absent stays as it is."""
+
+    note: Annotated[str, Field(max_length=500)] | None = None
+    tags: Tags | None = None
+
+
+class LivingIn(RequestModel):
+    """The ids of all archives that a repository has."""
+
+    archives: Annotated[list[BorgId], Field(max_length=100_000)]
 
 
 class FileOut(BaseModel):

@@ -1,17 +1,21 @@
 """Verbs of archives."""
 
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import String, cast, select, tuple_
 from sqlalchemy.orm import Session
 
 from saveos.archives.models import Archive
-from saveos.archives.schemas import ArchiveOut
+from saveos.archives.schemas import ArchiveOut, ArchivePatch
+from saveos.core.clock import now
+from saveos.core.database import touch
 from saveos.core.errors import NotFound
 from saveos.core.pagination import decode_time_and_id
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
+from saveos.repositories.models import Repository
 
 
 def get_archive(session: Session, tenant_id: uuid.UUID, archive_id: uuid.UUID) -> Archive:
@@ -25,6 +29,7 @@ def get_archive(session: Session, tenant_id: uuid.UUID, archive_id: uuid.UUID) -
 def latest_archive(session: Session, tenant_id: uuid.UUID, host: Host) -> Archive:
     """Return a host's newest archive. Raises NotFound when it has none."""
     query = select(Archive).where(Archive.tenant_id == tenant_id, Archive.host_id == host.id)
+    query = query.where(Archive.gone_at.is_(None))
     archive = session.scalar(query.order_by(Archive.started_at.desc(), Archive.id.desc()).limit(1))
     if archive is None:
         raise NotFound(f"{host.name} has no archive yet: back it up first")
@@ -39,10 +44,15 @@ def list_archives(
     repository: uuid.UUID | None = None,
     before: datetime | None = None,
     after: datetime | None = None,
+    tag: str = "",
+    gone: bool = False,
     cursor: str | None = None,
     limit: int,
 ) -> list[ArchiveOut]:
-    """Return up to `limit` archives, newest first. Raises NotFound for an unknown host."""
+    """Return up to `limit` archives, newest first, with `gone` those too that are no more.
+
+    Raises NotFound for an unknown host.
+    """
     key = tuple_(Archive.started_at, Archive.id)
     query = select(Archive, Host.name).join(Host, Host.id == Archive.host_id)
     query = query.where(Archive.tenant_id == tenant_id).order_by(Archive.started_at.desc(), Archive.id.desc())
@@ -54,10 +64,43 @@ def list_archives(
         query = query.where(Archive.started_at < before)
     if after:
         query = query.where(Archive.started_at >= after)
+    if tag:
+        sought = tag.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        query = query.where(cast(Archive.tags, String).like(f'%"{sought}"%', escape="\\"))
+    if not gone:
+        query = query.where(Archive.gone_at.is_(None))
     position = decode_time_and_id(cursor)
     if position:
         query = query.where(key < position)
     return [_describe(archive, name) for archive, name in session.execute(query.limit(limit))]
+
+
+def change_archive(session: Session, archive: Archive, patch: ArchivePatch) -> None:
+    """Change an archive's note and tags."""
+    if patch.note is not None:
+        archive.note = patch.note.strip()
+    if patch.tags is not None:
+        archive.tags = sorted(set(patch.tags))
+    touch(session, archive.tenant_id, "archives")
+
+
+def mark_living(session: Session, host: Host, repository_id: uuid.UUID, living: Collection[str]) -> int:
+    """Note which archives a host's repository has; return how many others are gone, newly found to be.
+
+    Raises NotFound when the repository is not the host's.
+    """
+    owner = session.scalar(select(Repository.host_id).where(Repository.id == repository_id))
+    if owner != host.id:
+        raise NotFound("this host has no such repository: provision it again")
+    known, at, found = set(living), now(), 0
+    for archive in session.scalars(select(Archive).where(Archive.repository_id == repository_id)):
+        if archive.borg_id in known:
+            archive.gone_at = None
+        elif archive.gone_at is None:
+            archive.gone_at = at
+            found += 1
+    touch(session, host.tenant_id, "archives")
+    return found
 
 
 def list_around(session: Session, archive: Archive, count: int = 5) -> list[Archive]:

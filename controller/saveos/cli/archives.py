@@ -46,11 +46,14 @@ def list_archives(
     host: Host = "",
     before: Annotated[str, typer.Option(help="Made before this ISO time.")] = "",
     after: Annotated[str, typer.Option(help="Made after this ISO time.")] = "",
+    tag: Annotated[str, typer.Option(help="With this tag.")] = "",
+    gone: Annotated[bool, typer.Option("--gone", help="Those too that retention has removed.")] = False,
     limit: Limit = 50,
     everything: All = False,
 ) -> None:
     """List archives, the newest first."""
-    show_archives(None if everything else limit, host=host, before=before, after=after)
+    filters = {"host": host, "before": before, "after": after, "tag": tag, "gone": "true" if gone else ""}
+    show_archives(None if everything else limit, **filters)
 
 
 def show_archives(limit: int | None, **filters: str) -> None:
@@ -65,9 +68,47 @@ def show_archives(limit: int | None, **filters: str) -> None:
         "size": lambda a: output.size(a.get("original_size")),
         "added": lambda a: output.size(a.get("deduplicated_size")),
         "check": "check_state",
+        "tags": lambda a: ", ".join(a.get("tags") or []),
+        "note": "note",
     }
     empty = "No archive yet: saveos maintenance backup create HOST --wait"
     output.page(Client().page("/archives", limit, **filters), columns, empty)
+
+
+@archives.command(
+    "note",
+    epilog=examples(
+        "saveos archives note 0199a7c4-… 'before the upgrade'", "saveos archives note 0199a7c4-… ''"
+    ),
+)
+def note_archive(
+    archive: Archive, text: Annotated[str, typer.Argument(help="The note; empty takes it away.")]
+) -> None:
+    """Put a note on an archive."""
+    changed(Client().patch(f"/archives/{segment(archive)}", {"note": text}))
+
+
+@archives.command(
+    "tag", epilog=examples("saveos archives tag 0199a7c4-… release", "saveos archives tag 0199a7c4-… --none")
+)
+def tag_archive(
+    archive: Archive,
+    tags: Annotated[list[str] | None, typer.Argument(help="All its tags.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Take all tags away.")] = False,
+) -> None:
+    """Set the tags of an archive; `saveos archives list --tag TAG` finds them."""
+    if bool(tags) == none:
+        raise CommandError("Name tags, or --none to take all away.", 2)
+    changed(Client().patch(f"/archives/{segment(archive)}", {"tags": tags or []}))
+
+
+def changed(archive: dict[str, Any]) -> None:
+    """Say how an archive is kept now."""
+    if output.is_json():
+        output.emit(archive)
+        return
+    tags = ", ".join(archive["tags"]) or "no tags"
+    print(f"{output.clean(archive['name'])}: {tags}; {output.clean(archive['note']) or 'no note'}")
 
 
 @archives.command("show")
@@ -85,6 +126,9 @@ def show_archive(archive: Archive) -> None:
         "added": lambda a: output.size(a.get("deduplicated_size")),
         "check": "check_state",
         "catalogue": "catalogue",
+        "tags": lambda a: ", ".join(a.get("tags") or []),
+        "note": "note",
+        "gone": lambda a: output.when(a["gone_at"]) if a.get("gone_at") else "",
         "borg id": "borg_id",
     }
     output.fields(Client().get(f"/archives/{segment(archive)}"), fields)

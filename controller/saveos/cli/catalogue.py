@@ -115,3 +115,13 @@ def find(
         "path": "path",
     }
     output.page({"items": found}, columns, "Nothing fits. The catalogue knows archives that are indexed.")
+
+
+@archives.command("rebuild", epilog=examples("saveos archives rebuild 0199a7c4-…"))
+def rebuild(
+    repository: Annotated[str, typer.Argument(help="The repository's id.", metavar="REPOSITORY")],
+) -> None:
+    """Drop a repository's part of the catalogue; its host sends the newest archive's files again."""
+    Client().post(f"/repositories/{segment(repository)}/catalogue/rebuild", {})
+    if not output.is_json():
+        print("Dropped. The host sends it anew after its next backup, or now with: saveos-agent catalogue")

@@ -63,6 +63,7 @@ def show_policy(
         "late after": lambda p: f"{p.get('grace_minutes')} min",
         "keeps": lambda p: keeps(p.get("retention") or {}),
         "compression": "compression",
+        "catalogue": "catalogue",
         "hooks": lambda p: ", ".join(f"{k} {n}" for k, n in (p.get("hooks") or {}).items() if n),
         "databases": lambda p: ", ".join(f"{d['kind']}:{d['name']}" for d in p.get("databases") or []),
         "servers": "servers",
@@ -116,6 +117,7 @@ def set_policy(
     keep_monthly: Annotated[int | None, typer.Option(min=0)] = None,
     keep_yearly: Annotated[int | None, typer.Option(min=0)] = None,
     compression: Annotated[str, typer.Option(help="Borg's form, like zstd,3.")] = "",
+    catalogue: Annotated[str, typer.Option(help="full, or off: names of files stay on the hosts.")] = "",
     default: Annotated[bool, typer.Option("--default", help="Use it where a host names none.")] = False,
 ) -> None:
     """Make a policy, or change what is named of one. Hosts follow at their next provisioning."""
@@ -140,6 +142,7 @@ def set_policy(
         "servers": servers,
         "retention": {**((found or {}).get("retention") or {}), **retention} if retention else None,
         "compression": compression or None,
+        "catalogue": catalogue or None,
         "is_default": True if default else None,
     }
     body = {key: value for key, value in body.items() if value is not None}
@@ -200,7 +203,7 @@ def apply_policy(
 
 FORM = (
     *("name", "sources", "excludes", "schedule", "zone", "jitter_minutes", "window_minutes", "grace_minutes"),
-    *("retention", "compression", "upload_rate_limit", "databases", "servers", "overrides"),
+    *("retention", "compression", "upload_rate_limit", "catalogue", "databases", "servers", "overrides"),
 )
 
 

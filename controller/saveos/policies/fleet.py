@@ -134,6 +134,7 @@ def _policy_variables(policy: Policy) -> dict[str, Any]:
         "agent_retention": policy.retention,
         "agent_compression": policy.compression,
         "agent_upload_rate_limit": policy.upload_rate_limit,
+        "agent_catalogue": policy.catalogue,
         "agent_databases": [_database(each) for each in policy.databases],
         "agent_borgmatic_overrides": policy.overrides,
     }

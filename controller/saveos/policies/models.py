@@ -35,6 +35,7 @@ class Policy(HasId, Base):
     retention: Mapped[dict[str, Any]] = mapped_column(default=dict)
     compression: Mapped[str] = mapped_column(String(40), default="zstd,3")
     upload_rate_limit: Mapped[int] = mapped_column(default=0)  # KiB/s; 0 is none
+    catalogue: Mapped[str] = mapped_column(String(10), default="full", server_default="full")  # full | off
     hooks: Mapped[bytes | None] = mapped_column(LargeBinary)
     databases: Mapped[list[Any]] = mapped_column(default=list)  # without passwords
     passwords: Mapped[bytes | None] = mapped_column(LargeBinary)

@@ -68,6 +68,7 @@ Excludes = Annotated[
 Zone = Annotated[str, Field(max_length=60), AfterValidator(cron.check_zone)]
 Line = Annotated[str, Field(max_length=253), AfterValidator(_one_line)]
 Schedule = Annotated[str, Field(max_length=100), AfterValidator(_schedule)]
+Catalogue = Literal["full", "off"]
 Compression = Annotated[str, Field(max_length=40), AfterValidator(_compression)]
 Overrides = Annotated[dict[str, Any], AfterValidator(_overrides)]
 Keep = Annotated[int, Field(ge=0, le=10_000)]
@@ -173,6 +174,7 @@ class PolicyIn(RequestModel):
     retention: Retention = Retention(**DEFAULT_RETENTION)
     compression: Compression = "zstd,3"
     upload_rate_limit: int = Field(0, ge=0, le=100_000_000, description="KiB/s; 0 is none")
+    catalogue: Catalogue = Field("full", description="off: names of files never reach the controller")
     hooks: Hooks = Hooks()
     databases: Databases = Field([])
     servers: Servers = Field([], description="Storage servers to have a repository on; empty: the only one")
@@ -200,6 +202,7 @@ class PolicyPatch(RequestModel):
     retention: Retention | None = None
     compression: Compression | None = None
     upload_rate_limit: int | None = Field(None, ge=0, le=100_000_000)
+    catalogue: Catalogue | None = None
     hooks: Hooks | None = None
     databases: Databases | None = None
     servers: Servers | None = None
@@ -242,6 +245,7 @@ class PolicyOut(BaseModel):
     retention: dict[str, Any]
     compression: str
     upload_rate_limit: int
+    catalogue: str
     hooks: dict[str, int]
     databases: list[DatabaseOut]
     servers: list[str]

@@ -27,6 +27,7 @@ FIELDS = (
     "retention",
     "compression",
     "upload_rate_limit",
+    "catalogue",
     "databases",
     "servers",
     "overrides",

@@ -23,7 +23,7 @@ class Controller(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.archive, self.got, self.whole, self.puts, self.refuse = "", b"", False, 0, 0
-        self.base, self.sent_base, self.refuse_changes = None, "", False
+        self.base, self.sent_base, self.refuse_changes, self.living = None, "", False, []
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
@@ -42,6 +42,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/living"):
+            self.server.living.append(told["archives"])
         for run in told.get("runs", []):
             archive = run["results"][0]["archive"]["id"]
             if archive != self.server.archive:
@@ -187,6 +189,13 @@ def test_a_policy_without_catalogue_sends_nothing(based, controller):
     back_up(based, controller)
     assert based.run("catalogue")[1]["listings"] == []
     assert controller.puts == puts
+
+
+def test_what_retention_removes_is_told(based, controller):
+    based.configure("keep_daily: 1\n")
+    back_up(based, controller)
+    whole(controller)
+    assert controller.living == [[controller.archive]]
 
 
 def test_an_interrupted_listing_goes_on(backed, controller, agent, monkeypatch):

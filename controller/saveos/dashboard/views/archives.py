@@ -6,13 +6,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
+from pydantic import ValidationError
 
+from saveos.accounts.access import describe
 from saveos.archives import service
 from saveos.archives.models import Archive
+from saveos.archives.schemas import ArchivePatch
 from saveos.core.errors import NotFound
 from saveos.core.i18n import gettext
 from saveos.core.pagination import split
-from saveos.dashboard import actions, queries
+from saveos.dashboard import actions, forms, queries
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.dashboard.views import files
 from saveos.hosts.models import Host
@@ -22,6 +25,7 @@ from saveos.jobs.models import ACTIVE, Job
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
+Carer = Annotated[View, Depends(view("archives:write"))]
 Browser = Annotated[View, Depends(view("jobs:write"))]
 Cursor = Annotated[str, Query(max_length=1000)]
 PathIn = Annotated[str, Form(max_length=4096)]
@@ -64,12 +68,28 @@ def show_archive(
     cursor: files.Cursor = "",
 ) -> Response:
     """Show an archive's figures and a folder of it: from the catalogue, else once a browse job has read it."""
+    return _show(page, archive_id, path, ref, cursor)
+
+
+def _show(
+    page: View,
+    archive_id: uuid.UUID,
+    path: str,
+    ref: str,
+    cursor: str,
+    *,
+    problems: dict[str, str] | None = None,
+) -> Response:
     archive, host = _find(page, archive_id)
+    status, care = 422 if problems else 200, page.actor.may("archives:write")
     around = service.list_around(page.session, archive)
     if archive.catalogue == "indexed":
         folder = files.folder(page, archive, ref, cursor)
         return page.render(
             "archives/detail.html",
+            status,
+            can_care=care,
+            problems=problems or {},
             archive=archive,
             host=host,
             around=around,
@@ -82,6 +102,9 @@ def show_archive(
     listing, error = _listing(page, job)
     return page.render(
         "archives/detail.html",
+        status,
+        can_care=care,
+        problems=problems or {},
         archive=archive,
         host=host,
         around=around,
@@ -94,6 +117,24 @@ def show_archive(
         listing=listing,
         waiting=job is not None and job.state in ACTIVE,
     )
+
+
+@router.post("/archives/{archive_id}/care")
+def care_for(
+    page: Carer,
+    archive_id: uuid.UUID,
+    note: Annotated[str, Form(max_length=4096)] = "",
+    tags: Annotated[str, Form(max_length=4096)] = "",
+) -> Response:
+    """Change an archive's note and tags."""
+    archive, _ = _find(page, archive_id)
+    try:
+        patch = ArchivePatch(note=note, tags=tags.replace(",", " ").split())
+    except ValidationError as error:
+        return _show(page, archive_id, "", "", "", problems=forms.problems(error, {"note", "tags"})[0])
+    service.change_archive(page.session, archive, patch)
+    describe(page.session, f"archive {archive.name}")
+    return redirect(f"/archives/{archive.id}")
 
 
 def _find(page: View, archive_id: uuid.UUID) -> tuple[Archive, Host]:
