@@ -1,0 +1,323 @@
+"""Restores by the real borg: what comes back, where to, what is in its way, and what a kill does."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import CHECKOUT, PASSPHRASE, REPOSITORY
+
+RUN = "0193bbbb-0000-7000-8000-000000000001"
+FROM = ("restore", "--wait", "--archive", "latest")
+
+
+def odd_tree():
+    """The lab's maker and judge of odd trees."""
+    spec = importlib.util.spec_from_file_location("odd_tree", CHECKOUT / "tests/lab/odd_tree.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def saved(backed):
+    """Backed up: plain, sub/new\\nline, fifo, link."""
+    code, record = backed.run("backup", "--wait")
+    assert code == 0, record
+    return backed
+
+
+def restored(backed, *arguments, state="succeeded"):
+    record = backed.run(*FROM, *arguments)[1]
+    assert record.get("state") == state, record
+    assert not list(backed.base.rglob("*.saveos-partial"))
+    assert not list((backed.base / "state").glob("restoring/*"))
+    return record["restore"]
+
+
+def test_an_odd_tree_comes_back_equal_in_place_and_elsewhere(backed):
+    judge, tree = odd_tree(), backed.sources / "odd"
+    judge.make(os.fsencode(tree))
+    before = judge.describe(os.fsencode(tree))
+    assert backed.run("backup", "--wait")[0] == 0
+    told = restored(backed, f"--destination={backed.base / 'else'}")
+    assert (told["verified"], told["failed_total"]) == (True, 0)
+    assert judge.describe(os.fsencode(backed.base / "else") + os.fsencode(tree)) == before
+
+    shutil.rmtree(tree / "names")
+    (tree / "kinds" / "big").write_text("spoiled")
+    (tree / "kinds" / "big").chmod(0o600)
+    os.utime(tree / "kinds", (1, 1))
+    os.removexattr(tree / "kinds", "user.directory")
+    told = restored(backed, "--in-place", "--conflict=overwrite", f"--path={tree}")
+    assert (told["verified"], told["in_place"], told["failed_total"]) == (True, True, 0)
+    after = judge.describe(os.fsencode(tree))
+    assert {path for path in before if before[path] != after.get(path)} == set()
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("rule", "plain", "others", "counts"),
+    [
+        ("skip", "mine", [], (1, 0, 1, 0)),
+        ("rename", "mine", ["plain.restored"], (1, 0, 0, 1)),
+        ("overwrite", "plain\n", [], (1, 1, 0, 0)),
+        ("newer", "plain\n", [], (1, 1, 0, 0)),
+    ],
+)
+def test_conflict_rules_in_place_and_their_preview(saved, rule, plain, others, counts):
+    here = saved.sources
+    (here / "plain").write_text("mine")
+    os.utime(here / "plain", (10, 10))
+    (here / "link").unlink()
+    arguments = ("--in-place", f"--conflict={rule}", f"--path={here}", f"--exclude={here / 'sub'}")
+    arguments += (f"--exclude={here / 'fifo'}",)
+    names = ("created", "overwritten", "skipped", "renamed")
+    plan = saved.run("restore", "--check", "--archive", "latest", *arguments)[1]["plan"]
+    assert tuple(plan[name] for name in names) == counts
+    assert {entry["path"]: entry["action"] for entry in plan["entries"]}[str(here / "link")] == "create"
+    assert (plan["fits"], plan["files"]) == (True, 2)
+    assert (here / "plain").read_text() == "mine"
+    told = restored(saved, *arguments)
+    assert tuple(told[name] for name in names) == counts
+    assert (here / "plain").read_text() == plain
+    assert sorted(path.name for path in here.iterdir()) == sorted(["fifo", "link", "plain", "sub", *others])
+
+
+def test_only_newer_leaves_what_is_newer(saved):
+    (saved.sources / "plain").write_text("mine, later")
+    os.utime(saved.sources / "plain", (time.time() + 100, time.time() + 100))
+    told = restored(saved, "--in-place", "--conflict=newer", f"--path={saved.sources / 'plain'}")
+    assert (told["skipped"], (saved.sources / "plain").read_text()) == (1, "mine, later")
+
+
+def test_names_of_any_bytes_by_reference(backed):
+    odd = os.fsencode(backed.sources) + b"/latin-\xe9"
+    Path(os.fsdecode(odd)).write_text("odd")
+    backed.run("backup", "--wait")
+    ref = base64.urlsafe_b64encode(odd).decode().rstrip("=")
+    told = restored(backed, f"--ref={ref}", f"--destination={backed.base / 'back'}")
+    assert (told["files"], told["verified_files"]) == (1, 1)
+    assert Path(os.fsdecode(os.fsencode(backed.base / "back") + odd)).read_text() == "odd"
+
+
+def test_a_destination_with_something_in_it_wants_a_rule(saved):
+    target = saved.base / "full"
+    (target / str(saved.sources).lstrip("/")).mkdir(parents=True)
+    (target / "mine").write_text("mine")
+    code, answer = saved.run(*FROM, f"--destination={target}")
+    assert (code, "--conflict" in answer["error"]["fix"]) == (5, True)
+    told = restored(saved, f"--destination={target}", "--conflict=skip")
+    assert told["files"] == 4
+    assert (target / "mine").read_text() == "mine"
+    assert (target / str(saved.sources).lstrip("/") / "plain").read_text() == "plain\n"
+
+
+def test_links_below_the_destination_are_never_followed(saved):
+    outside, target = saved.base / "outside", saved.base / "target"
+    outside.mkdir()
+    above = target / str(saved.sources.parent).lstrip("/")
+    above.mkdir(parents=True)
+    (above / saved.sources.name).symlink_to(outside)
+    told = restored(saved, f"--destination={target}", "--conflict=overwrite", state="warning")
+    assert told["failed_files"][0]["message"] == "a file or link of that name is in its way"
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a link of another user needs root")
+def test_a_link_that_a_user_made_leads_no_restore_away(saved):
+    outside, own = saved.base / "outside", saved.base / "own"
+    outside.mkdir()
+    own.mkdir()
+    (own / "way").symlink_to(outside)
+    os.chown(own, 12345, 12345)
+    os.lchown(own / "way", 12345, 12345)
+    code, answer = saved.run(*FROM, f"--destination={own / 'way' / 'x'}")
+    text = json.dumps(answer)
+    assert code != 0
+    assert "symbolic link" in text
+    assert list(outside.iterdir()) == []
+
+
+def hostile(backed, programs):
+    """Import a hostile archive into the repository: what no `borg create` makes."""
+    buffer = io.BytesIO()
+    outside = backed.base / "outside"
+    outside.mkdir()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+
+        def add(name, data=b"", **fields):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            for key, value in fields.items():
+                setattr(entry, key, value)
+            tar.addfile(entry, io.BytesIO(data))
+
+        add("good", b"good")
+        add("out", type=tarfile.SYMTYPE, linkname=str(outside))
+        add("out/owned", b"evil")
+        add("up", type=tarfile.SYMTYPE, linkname="../../..")
+        add("up/owned", b"evil")
+        add("../../above", b"evil")
+        add("/absolute", b"evil")
+        add("hard", type=tarfile.LNKTYPE, linkname="../../../../../../etc/hostname")
+        add("device", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
+        add("sub", type=tarfile.SYMTYPE, linkname=str(outside))
+    borg = {**os.environ, "BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(backed.base / "state/borg")}
+    argv = [programs[0], "import-tar", f"{backed.base / 'repository'}::hostile", "-"]
+    subprocess.run(argv, input=buffer.getvalue(), env=borg, check=True, capture_output=True)
+    return outside
+
+
+@pytest.mark.parametrize("rule", ["refuse", "overwrite", "rename"])
+def test_nothing_of_a_hostile_archive_leaves_its_destination(backed, programs, rule):
+    outside, box = hostile(backed, programs), backed.base / "box"
+    target = box / "target"
+    box.mkdir()
+    if rule != "refuse":
+        (target / "sub").mkdir(parents=True)
+        (target / "out").symlink_to(outside)
+    told = restored(backed, f"--destination={target}", f"--conflict={rule}", state="warning")
+    assert list(outside.iterdir()) == []
+    assert [path.name for path in box.iterdir()] == ["target"]
+    assert (target / "good").read_text() == "good"
+    assert not (target / "hard").exists()
+    assert {"/out/owned", "/up/owned", "/hard"} <= {item["path"] for item in told["failed_files"]}
+    if os.geteuid() == 0:
+        assert (target / "device").is_char_device()
+
+
+def test_a_file_that_was_spoiled_on_the_way_is_named_and_not_moved(saved, agent, monkeypatch):
+    real = agent.extract
+
+    def spoil(work, partial):
+        result = real(work, partial)
+        (partial / str(saved.sources).lstrip("/") / "plain").write_text("spoilt")
+        return result
+
+    monkeypatch.setattr(agent, "extract", spoil)
+    request = agent.RestoreRequest(RUN, "", "host", "", "latest", (), str(saved.base / "back"))
+    agent.restore(agent.load_settings(saved.etc), request, lambda _: None)
+    record = agent.find_record(saved.settings, RUN)
+    assert (record["state"], record["restore"]["verified"], record["restore"]["verified_files"]) == (
+        "warning",
+        False,
+        1,
+    )
+    path = str(saved.sources / "plain")
+    assert record["restore"]["failed_files"] == [
+        {"path": path, "message": "was not restored as the archive holds it"}
+    ]
+    assert not (saved.base / "back" / path.lstrip("/")).exists()
+
+
+@pytest.mark.parametrize("moment", ["extracting", "moving"])
+def test_a_killed_restore_goes_on_and_does_nothing_twice(saved, moment):
+    """The agent is killed in the middle; the waiting one lets the same run go on to its end."""
+    for number in range(300):
+        (saved.sources / "sub" / f"n{number:03}").write_bytes(os.urandom(20000))
+    saved.run("backup", "--wait")
+    shutil.rmtree(saved.sources / "sub")
+    (saved.sources / "sub").mkdir()
+    for number in range(50):
+        (saved.sources / "sub" / f"n{number:03}").write_text("mine")
+    arguments = (*FROM, "--run-id", RUN, "--in-place", "--conflict=rename", f"--path={saved.sources / 'sub'}")
+    process, killed = saved.start(*arguments), False
+    state, deadline = saved.base / "state", time.monotonic() + 60
+    while not killed and time.monotonic() < deadline:
+        active = (
+            json.loads((state / "active.json").read_text() or "{}") if (state / "active.json").exists() else {}
+        )
+        file = state / "restoring" / f"{RUN}.json"
+        moving = file.exists() and '"moving": true' in file.read_text()
+        if active.get("partial") and moving == (moment == "moving"):
+            os.kill(active["pid"], signal.SIGKILL)
+            killed = True
+    assert killed
+    out = process.communicate(timeout=90)[0]
+    record = json.loads(out)
+    assert record["state"] == "succeeded", record
+    assert record["restore"]["tries"] == 2
+    names = sorted(path.name for path in (saved.sources / "sub").iterdir())
+    fresh = [f"n{number:03}" for number in range(300)] + [f"n{number:03}.restored" for number in range(50)]
+    assert names == sorted([*fresh, "new\nline"])
+    assert (record["restore"]["created"], record["restore"]["renamed"]) == (251, 50)
+    assert not list(saved.base.rglob("*.saveos-partial"))
+
+
+def test_a_stopped_restore_stays_stopped(saved):
+    for number in range(200):
+        (saved.sources / f"n{number:03}").write_bytes(os.urandom(100_000))
+    saved.run("backup", "--wait")
+    process = saved.start(*FROM, "--run-id", RUN, f"--destination={saved.base / 'back'}")
+    deadline = time.monotonic() + 30
+    while not (saved.base / "state/active.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    saved.run("stop", "--run-id", RUN)
+    record = json.loads(process.communicate(timeout=60)[0])
+    assert (record["state"], (saved.base / "back").exists()) == ("canceled", False)
+    assert record["results"][0]["repository_id"] == REPOSITORY
+
+
+def test_refusals_before_anything_starts(saved):
+    assert saved.run(*FROM, "--in-place")[0] == 2
+    assert saved.run(*FROM, "--in-place", "--conflict=skip", "--destination=/x")[0] == 2
+    assert saved.run(*FROM, "--destination=/a/../b")[0] == 2
+    assert saved.run(*FROM, "--exclude=/")[0] == 2
+
+
+def test_another_file_system_gets_a_copy_with_all_that_belongs_to_it(agent, tmp_path, monkeypatch):
+    """Between file systems a rename fails: the same entries are copied, hard links and holes too."""
+    judge, tree, goal = odd_tree(), tmp_path / "tree", tmp_path / "goal"
+    judge.make(os.fsencode(tree))
+    before = judge.describe(os.fsencode(tree))
+    goal.mkdir()
+    real = agent.rename_entry
+
+    def far(source, name, target, new, replace):
+        if not name.startswith(".saveos-"):
+            raise OSError(agent.errno.EXDEV, "Invalid cross-device link")
+        real(source, name, target, new, replace)
+
+    monkeypatch.setattr(agent, "rename_entry", far)
+    failures = agent.Failures(agent.Redactor([]))
+    mover = agent.Mover("overwrite", failures, agent.Cancel())
+    with agent._both(agent.open_directory("/"), str(tree), agent.open_directory("/"), str(goal)) as (
+        source,
+        target,
+    ):
+        times = agent._times(source)
+        mover.merge(source, target, "")
+        agent.copy_metadata(str(tree), str(goal), times)
+    assert failures.known == {}
+    assert judge.describe(os.fsencode(goal)) == before
+    assert list(tree.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/out/kept", "/out"])
+def test_a_link_of_the_archive_leads_no_restore_in_place_to_what_is_behind_it(backed, programs, agent, path):
+    """Chosen through a hostile link: what is behind it is neither read, moved nor removed."""
+    outside, box = hostile(backed, programs), backed.base / "box"
+    (outside / "kept").write_text("kept")
+    (outside / "owned").write_text("mine")
+    partial = box / "staged"
+    partial.mkdir(parents=True)
+    (partial / "out").symlink_to(outside)
+    mover = agent.Mover("rename", agent.Failures(agent.Redactor([])), agent.Cancel())
+    if path == "/out/kept":
+        agent.put_back(mover, partial, [path.lstrip("/")])
+    told = restored(backed, f"--destination={box / 'target'}", state="warning")
+    assert sorted(entry.name for entry in outside.iterdir()) == ["kept", "owned"]
+    assert (outside / "owned").read_text() == "mine"
+    assert told["verified"] is False
