@@ -213,6 +213,9 @@ def _hosts(
                 "last_run_state": "failed" if kind == "failing" else "succeeded" if last else "",
                 "last_run_at": last,
                 "last_backup_at": last,
+                "last_proven_at": last if kind == "protected" else None,
+                "last_drill_at": last if kind == "protected" else None,
+                "last_drill_state": "proven" if kind == "protected" else "",
                 "last_size": chance.randint(1 << 30, 1 << 39) if last else None,
                 "due_at": due if last else None,
             }

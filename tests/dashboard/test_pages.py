@@ -46,6 +46,7 @@ PAGES = {
     "archive-closed": "/archives/{archive_id}?path=/srv",
     "restore": "/archives/{archive_id}/restore?paths=/etc/nginx",
     "restores": "/restores",
+    "drills": "/drills",
     "settings": "/settings",
     "escrow": "/settings/recovery",
     "find": "/find?q=web",

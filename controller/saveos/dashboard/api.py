@@ -10,6 +10,7 @@ from saveos.dashboard.views import (
     archives,
     bulk,
     channels,
+    drills,
     enrol,
     feed,
     files,
@@ -25,7 +26,7 @@ from saveos.dashboard.views import (
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
 HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files, restores)
-for each in (*HOSTS, channels, alerts, measure, policies, schedules, find, accounts):
+for each in (*HOSTS, channels, alerts, drills, measure, policies, schedules, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)
 

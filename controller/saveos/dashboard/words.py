@@ -21,6 +21,18 @@ protections = {
     "never": Shown("idle", mark("Never backed up")),
     "none": Shown("idle", mark("No backups")),
 }
+proofs = {  # whether drills prove that a host's archives can be restored
+    "failed": Shown("bad", mark("Drill failed")),
+    "old": Shown("warn", mark("Proof too old")),
+    "never": Shown("idle", mark("Never proven")),
+    "proven": Shown("good", mark("Proven")),
+    "none": Shown("idle", mark("No backups")),
+}
+drilled_databases = {
+    "proven": Shown("good", mark("Loaded")),
+    "failed": Shown("bad", mark("Broken")),
+    "skipped": Shown("idle", mark("Not tried")),
+}
 hosts = {
     "pending": Shown("busy", mark("Not provisioned")),
     "enrolled": Shown("good", mark("Enrolled")),
@@ -85,8 +97,6 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
     "clock": (mark("Clock is wrong"), ""),
     "drill_failed": (mark("Restore drill failed"), ""),
     "not_proven": (mark("Restore not proven"), ""),
-    "drill_failed": (mark("Restore drill failed"), ""),
-    "not_proven": (mark("Restore not proven"), ""),
     "quota": (mark("Quota nearly used up"), ""),
     "mismatch": (mark("Backup never reached its server"), ""),
     "repository_damaged": (mark("Repository not in order"), ""),
@@ -102,8 +112,6 @@ judged = {  # rule → when it holds
     "never_backed_up": mark("A host is in care for a day, or past its first time, without any backup."),
     "disk_full": mark("Less than 5 percent of a file system that backups need is free."),
     "disk_low": mark("Less than 10 percent of a file system that backups need is free."),
-    "drill_failed": mark("The last drill found something that cannot be restored; the alert names it."),
-    "not_proven": mark("No drill has proven for two weeks that a host's archives can be restored."),
     "drill_failed": mark("The last drill found something that cannot be restored; the alert names it."),
     "not_proven": mark("No drill has proven for two weeks that a host's archives can be restored."),
     "clock": mark("A host's clock is more than a minute off the controller's."),
@@ -133,7 +141,6 @@ operations = {
     "provision": mark("Provisioning"),
     "browse": mark("Browsing"),
     "measure": mark("Measuring"),
-    "drill": mark("Restore drill"),
     "drill": mark("Restore drill"),
     "health": mark("Health check"),
 }
@@ -191,7 +198,6 @@ phases = {
 }
 bulk_operations = {
     "backup": mark("Back up"),
-    "drill": mark("Drill"),
     "drill": mark("Drill"),
     "health": mark("Check health"),
     "provision": mark("Provision"),

@@ -73,6 +73,13 @@ def count_protection(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
     return dict(session.execute(query).all())
 
 
+def count_proofs(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
+    """Return how many hosts there are of each proof, without those taken out."""
+    proof = proof_sql(now()).label("proof")
+    query = select(proof, func.count()).where(Host.tenant_id == tenant_id, Host.state != "decommissioned")
+    return dict(session.execute(query.group_by(proof)).all())
+
+
 def get_host(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Host:
     """Return a host by id or name, with its policy loaded. Raises NotFound."""
     query = select(Host).options(joinedload(Host.policy)).where(Host.tenant_id == tenant_id)

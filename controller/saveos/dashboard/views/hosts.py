@@ -144,6 +144,8 @@ def show_host(page: Reader, name: str) -> Response:
         archive_count=queries.count_archives(page.session, host.id),
         chart=_chart(page, host),
         days=queries.days_of(page.session, [host.id])[host.id],
+        drill=host.facts.get("drill"),
+        proof=words.proofs[service.proof_of(host, now())],
         fingerprints=[_fingerprint(key) for key in host.ssh_host_keys],
         heartbeat=_heartbeat(host),
         running=queries.running_on(page.session, [host.id]).get(host.id),

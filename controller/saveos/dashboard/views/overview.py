@@ -41,7 +41,10 @@ def show_overview(page: Annotated[View, Depends(view("hosts:read"))]) -> Respons
     worst = next((kind for kind in words.ATTENTION if counts.get(kind)), "")
     days = queries.backup_days(page.session, page.tenant_id)
     stored, original = queries.stored(page.session, page.tenant_id)
+    proofs = hosts.count_proofs(page.session, page.tenant_id)
     totals = {
+        "proven": proofs.get("proven", 0),
+        "drill_failed": proofs.get("failed", 0),
         "agents": agents,
         "protected": counts.get("protected", 0),
         "share": counts.get("protected", 0) / agents if agents else 0,
