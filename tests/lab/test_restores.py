@@ -20,7 +20,6 @@ def story(fleet):
     make_tree(fleet.web, ODD)
     on(fleet.web, FILL)
     fleet.controller.done("backup", "web")
-    at_rest(fleet.web)
     yield fleet
     on(fleet.web, f"rm -rf {ODD} {MANY}")
 

@@ -222,38 +222,57 @@ def test_a_file_that_was_spoiled_on_the_way_is_named_and_not_moved(saved, agent,
     assert not (saved.base / "back" / path.lstrip("/")).exists()
 
 
+def die_in_the_middle(agent, etc, request, moment):
+    """Run a restore's worker in a process that kills itself after extracting, or between two moves."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    settings, real, moved = agent.load_settings(etc), agent.Mover.entry, []
+
+    def entry(self, *arguments):
+        if len(moved) == 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        moved.append(arguments)
+        real(self, *arguments)
+
+    def compare(self, partial):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "moving":
+        agent.Mover.entry = entry
+    else:
+        agent.Hashes.compare = compare
+    agent.store(settings, request.state_file, {"request": vars(request), "tries": 0})
+    agent.restore(settings, request, lambda _: None)
+    os._exit(0)
+
+
 @pytest.mark.parametrize("moment", ["extracting", "moving"])
-def test_a_killed_restore_goes_on_and_does_nothing_twice(saved, moment):
-    """The agent is killed in the middle; the waiting one lets the same run go on to its end."""
+def test_a_killed_restore_goes_on_and_does_nothing_twice(saved, agent, moment):
+    """Its process is killed; who asks next lets the same run go on to its end, with the right figures."""
+    sub = saved.sources / "sub"
     for number in range(300):
-        (saved.sources / "sub" / f"n{number:03}").write_bytes(os.urandom(20000))
+        (sub / f"n{number:03}").write_bytes(os.urandom(200))
     saved.run("backup", "--wait")
-    shutil.rmtree(saved.sources / "sub")
-    (saved.sources / "sub").mkdir()
+    moment_of_sub = sub.stat().st_mtime_ns
+    shutil.rmtree(sub)
+    sub.mkdir()
     for number in range(50):
-        (saved.sources / "sub" / f"n{number:03}").write_text("mine")
-    arguments = (*FROM, "--run-id", RUN, "--in-place", "--conflict=rename", f"--path={saved.sources / 'sub'}")
-    process, killed = saved.start(*arguments), False
-    state, deadline = saved.base / "state", time.monotonic() + 60
-    while not killed and time.monotonic() < deadline:
-        active = (
-            json.loads((state / "active.json").read_text() or "{}") if (state / "active.json").exists() else {}
-        )
-        file = state / "restoring" / f"{RUN}.json"
-        moving = file.exists() and '"moving": true' in file.read_text()
-        if active.get("partial") and moving == (moment == "moving"):
-            os.kill(active["pid"], signal.SIGKILL)
-            killed = True
-    assert killed
-    out = process.communicate(timeout=90)[0]
-    record = json.loads(out)
-    assert record["state"] == "succeeded", record
-    assert record["restore"]["tries"] == 2
-    names = sorted(path.name for path in (saved.sources / "sub").iterdir())
+        (sub / f"n{number:03}").write_text("mine")
+    request = agent.RestoreRequest(
+        RUN, "", "host", "", "latest", (str(sub),), "", conflict="rename", in_place=True
+    )
+    assert os.WTERMSIG(die_in_the_middle(agent, saved.etc, request, moment)) == signal.SIGKILL
+    assert len(list(sub.iterdir())) == (149 if moment == "moving" else 50)
+    code, record = saved.run(*FROM, "--run-id", RUN)
+    assert (code, record["state"]) == (0, "succeeded"), record
+    assert (record["restore"]["tries"], record["restore"]["verified"]) == (2, True)
     fresh = [f"n{number:03}" for number in range(300)] + [f"n{number:03}.restored" for number in range(50)]
-    assert names == sorted([*fresh, "new\nline"])
+    assert sorted(path.name for path in sub.iterdir()) == sorted([*fresh, "new\nline"])
     assert (record["restore"]["created"], record["restore"]["renamed"]) == (251, 50)
+    assert sub.stat().st_mtime_ns != moment_of_sub  # with rename, a directory that is there stays as it is
     assert not list(saved.base.rglob("*.saveos-partial"))
+    assert saved.run(*FROM, "--run-id", RUN)[1] == record
 
 
 def test_a_stopped_restore_stays_stopped(saved):
@@ -261,11 +280,12 @@ def test_a_stopped_restore_stays_stopped(saved):
         (saved.sources / f"n{number:03}").write_bytes(os.urandom(100_000))
     saved.run("backup", "--wait")
     process = saved.start(*FROM, "--run-id", RUN, f"--destination={saved.base / 'back'}")
-    deadline = time.monotonic() + 30
-    while not (saved.base / "state/active.json").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    active = saved.base / "state/active.json"
+    while not (active.exists() and RUN in active.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     saved.run("stop", "--run-id", RUN)
-    record = json.loads(process.communicate(timeout=60)[0])
+    record = json.loads(process.communicate(timeout=240)[0])
     assert (record["state"], (saved.base / "back").exists()) == ("canceled", False)
     assert record["results"][0]["repository_id"] == REPOSITORY
 
