@@ -63,7 +63,7 @@ def http() -> Iterator[Received]:
             status = got.answer(json.loads(body)) if got.answer else got.status
             self.send_response(status)
             location = {"Location": f"{got.url}/elsewhere"} if 300 <= status < 400 else {}
-            for name, value in (location | got.headers).items():
+            for name, value in (*location.items(), *got.headers.items()):
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()

@@ -32,8 +32,8 @@ def start(api: Any, operation: str, targets: Any, **rest: Any) -> Any:
 
 def test_table_of_operations(api: Any) -> None:
     items = {item["name"]: item for item in api.get("/maintenance").json()["items"]}
-    assert set(items) == {"provision", "backup", "restore", "browse", "health"}
-    assert items["restore"]["idempotent"] is False
+    assert set(items) == {"provision", "backup", "restore", "browse", "health", "measure", "drill"}
+    assert items["restore"]["idempotent"] is True  # the host knows a run by its id, and goes on with it
     assert items["browse"]["parameters"]["properties"]["path"]["default"] == "/"
 
 

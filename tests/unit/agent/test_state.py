@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -93,14 +94,24 @@ def test_a_request_that_comes_while_a_timers_run_begins_is_not_lost(agent, host,
     assert agent.pending_request(host.settings) is None
 
 
-def test_a_restore_onto_a_mount_point_is_refused_before_it_extracts(agent, host, monkeypatch):
-    mount = host.base / "mounted"
+def test_a_restore_onto_a_mount_point_goes_entry_by_entry(agent, host, monkeypatch):
+    mount, partial = host.base / "mounted", host.base / ".partial"
     mount.mkdir()
-    request = agent.RestoreRequest(RUN, "", "host", "", "latest", (), str(mount))
-    assert agent.check_restore(host.settings, request) == mount
-    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == mount)  # to mount takes root
-    with pytest.raises(agent.AgentError, match="is a mount point"):
-        agent.check_restore(host.settings, request)
+    (partial / "sub").mkdir(parents=True)
+    (partial / "sub" / "file").write_text("back")
+    rename = os.rename
+
+    def busy(source, target, **where):  # to mount takes root: the kernel's answer to a whole directory
+        if target == mount.name:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        rename(source, target, **where)
+
+    monkeypatch.setattr(os, "rename", busy)
+    before = mount.stat().st_ino
+    mover = agent.Mover("refuse", agent.Failures(agent.Redactor([])), agent.Cancel())
+    agent.put_into(mover, partial, mount)
+    assert (mount / "sub" / "file").read_text() == "back"
+    assert mount.stat().st_ino == before
 
 
 def test_a_request_with_a_record_is_not_run_again(agent, host):

@@ -367,6 +367,6 @@ def test_alerts_of_other_features_are_opened_counted_and_resolved(fleet, databas
         assert service.resolve_alert(session, *cause, "There is room again.")
         assert not service.resolve_alert(session, *cause)
     assert [(told.title, told.body) for told in fleet.queued(channel)] == [
-        ("SaveOS: disk full", "The disk is full (0)."),
-        ("SaveOS: resolved: disk full", "There is room again."),
+        ("SaveOS: disk nearly full", "The disk is full (0)."),
+        ("SaveOS: resolved: disk nearly full", "There is room again."),
     ]

@@ -159,9 +159,12 @@ def test_a_host_is_not_added_without_its_host_key(controller, capsys):
 def test_scanned_keys_need_a_person_or_yes(controller, capsys, monkeypatch):
     key = {"type": "ssh-ed25519", "key": "AAAA", "fingerprint": "SHA256:abc"}
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    nobody = {"items": [], "next": None}
+    controller.json(200, nobody)
     controller.json(200, {"keys": [key]})
     assert run("hosts", "add", "web1", "--address", "10.0.0.5", "--scan") == 2
     assert "add --yes" in capsys.readouterr().err
+    controller.json(200, nobody)
     controller.json(200, {"keys": [key]})
     controller.json(201, {"name": "web1"})
     assert run("hosts", "add", "web1", "--address", "10.0.0.5", "--scan", "--yes") == 0
