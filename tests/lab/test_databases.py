@@ -13,7 +13,11 @@ INSTALL = (
     "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && apt-get -q install -y --no-install-recommends "
     "-o Dpkg::Options::=--force-unsafe-io postgresql mariadb-server sqlite3"
 )
-FILL = """
+READY = (
+    "for n in $(seq 120); do mariadb -e 'SELECT 1' && runuser -u postgres -- psql -c 'SELECT 1' && exit 0; "
+    "sleep 1; done; systemctl status mariadb postgresql --no-pager; exit 1"
+)
+FILL = """set -e
 runuser -u postgres -- psql -q -v ON_ERROR_STOP=1 <<SQL
 CREATE ROLE shopper;
 CREATE DATABASE shop OWNER shopper;
@@ -23,8 +27,9 @@ INSERT INTO goods (name) SELECT 'é' || n FROM generate_series(1, $1) n;
 SQL
 mariadb <<SQL
 CREATE DATABASE wiki;
-CREATE TABLE wiki.pages (id int PRIMARY KEY AUTO_INCREMENT, title varchar(200));
-INSERT INTO wiki.pages (title) SELECT CONCAT('é', seq) FROM seq_1_to_$2;
+USE wiki;
+CREATE TABLE pages (id int PRIMARY KEY AUTO_INCREMENT, title varchar(200));
+INSERT INTO pages (title) SELECT CONCAT('é', seq) FROM seq_1_to_$2;
 CREATE USER 'dumper'@'localhost' IDENTIFIED BY '$4';
 GRANT ALL ON wiki.* TO 'dumper'@'localhost';
 SQL
@@ -60,8 +65,10 @@ POLICY = {
 def rows(fleet):
     """How many rows the three databases of `web` have, in their order; afterwards the host is as it was."""
     on(fleet.web, INSTALL, seconds=400)
+    on(fleet.web, READY, seconds=300)
     wanted = [random.randint(500, 5000) for _ in range(3)]
     on(fleet.web, FILL, *map(str, wanted), CANARY)
+    assert [int(line) for line in on(fleet.web, COUNT).split()] == wanted
     at_rest(fleet.web)
     fleet.controller.post("/policies", POLICY, 201)
     assert fleet.controller.http("PATCH", "/hosts/web", {"policy": "databases"}).is_success
