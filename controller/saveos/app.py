@@ -45,9 +45,9 @@ from saveos.policies import api as policies
 from saveos.policies.service import ensure_default
 from saveos.repositories import api as repositories
 from saveos.restores import api as restores
-from saveos.secrets import api as secrets
 from saveos.schedules import api as schedules
 from saveos.schedules.service import ensure_default as ensure_schedule
+from saveos.secrets import api as secrets
 from saveos.worker import Worker
 
 FEATURES = (

@@ -63,7 +63,10 @@ class Ansible:
         bare = {
             name: value for name, value in os.environ.items() if not name.startswith(("SAVEOS_", "ANSIBLE_"))
         }
-        more = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        more = {
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        }
         more["ANSIBLE_INVENTORY_UNPARSED_FAILED"] = "1"
         ran = subprocess.run(
             [BIN / words[0], "-i", self.directory / "fleet.controller.yml", *words[1:]],

@@ -161,7 +161,9 @@ class Agent:
 def find_agents(session: Session, hashes: Collection[str]) -> dict[str, Agent]:
     """Return the agents behind hashed tokens; tokens of people, unknown and expired ones are left out."""
     at = now()
-    query = select(*(TOKENS.c[name] for name in AGENT_FIELDS)).where(TOKENS.c.hash.in_(hashes), TOKENS.c.kind == "agent")
+    query = select(*(TOKENS.c[name] for name in AGENT_FIELDS)).where(
+        TOKENS.c.hash.in_(hashes), TOKENS.c.kind == "agent"
+    )
     return {
         hash_: Agent(tenant_id, host_id, token_id, used is None or used <= at - TOUCH_EVERY)
         for hash_, tenant_id, host_id, token_id, expires_at, used in session.connection().execute(query)

@@ -17,9 +17,7 @@ def upgrade() -> None:
     op.add_column("repositories", sa.Column("quota_bytes", sa.BigInteger(), nullable=True))
     for name in TIMES:
         op.add_column("repositories", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
-    op.add_column(
-        "repositories", sa.Column("fault", sa.String(length=200), nullable=False, server_default="")
-    )
+    op.add_column("repositories", sa.Column("fault", sa.String(length=200), nullable=False, server_default=""))
     op.add_column("alerts", sa.Column("subject_id", sa.Uuid(), nullable=True))
     op.execute("UPDATE alerts SET subject_id = host_id")
     op.create_index("ix_alerts_subject_id_rule", "alerts", ["subject_id", "rule"], unique=False)
