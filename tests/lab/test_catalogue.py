@@ -1,5 +1,9 @@
 """The catalogue of real archives: what hosts send is what Borg holds; a lost file is found and brought back."""
 
+import base64
+import stat
+from datetime import datetime
+
 import pytest
 from fleet import at_rest
 from serving import until
@@ -60,11 +64,15 @@ def story(fleet):
 
 def test_the_catalogue_has_every_path_of_an_odd_tree(fleet, story):
     expected = {path: entry for path, entry in tree(fleet.web, ODD).items() if path != "."}
-    found = walk(fleet, story[0], ODD)
-    assert len(found) == len(expected)
-    assert sum(entry["is_directory"] for entry in found.values()) == sum(
-        entry["kind"] == "directory" for entry in expected.values()
-    )
+    found = {}
+    for entry in walk(fleet, story[0], ODD).values():
+        path = base64.urlsafe_b64decode(entry["ref"] + "=" * (-len(entry["ref"]) % 4)).decode("latin-1")
+        found[path.removeprefix(f"{ODD}/")] = entry
+    assert found.keys() == expected.keys()
+    for path, entry in expected.items():
+        assert stat.S_IFMT(found[path]["mode"]) == entry["kind"], path
+        assert oct(stat.S_IMODE(found[path]["mode"])) == entry["mode"], path
+        assert datetime.fromisoformat(found[path]["modified_at"]).timestamp() == entry["mtime"] // 10**9, path
 
 
 def test_a_file_deleted_archives_ago_is_found_and_restored_by_one_command(fleet, story):
