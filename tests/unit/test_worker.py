@@ -202,9 +202,7 @@ def supervisors() -> list[int]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("operation", "state", "attempt"), [("backup", "succeeded", 2), ("restore", "lost", 1)]
-)
+@pytest.mark.parametrize(("idempotent", "state", "attempt"), [(True, "succeeded", 2), (False, "lost", 1)])
 def test_killed_supervisor(
     start_worker: Any,
     use_play: Any,
@@ -213,7 +211,7 @@ def test_killed_supervisor(
     jobs: Any,
     token: str,
     tmp_path: Path,
-    operation: str,
+    idempotent: bool,
     state: str,
     attempt: int,
 ) -> None:
@@ -221,9 +219,9 @@ def test_killed_supervisor(
     once = (
         f"ansible.builtin.shell: test -e {tmp_path}/again || {{ touch {tmp_path}/again; exec sleep {token}; }}"
     )
-    use_play(operation, once, on_result=None, done_key="")
+    use_play("backup", once, on_result=None, done_key="", idempotent=idempotent)
     start_worker()
-    job_id = enqueue([add_host("web1")], operation)
+    job_id = enqueue([add_host("web1")], "backup")
     eventually(lambda: running(token))
     mine = [each for each in supervisors() if job_id.hex.encode() in Path(f"/proc/{each}/cmdline").read_bytes()]
     os.kill(mine[0], signal.SIGKILL)
@@ -241,14 +239,13 @@ from saveos.core.settings import Settings
 from saveos.maintenance.operations import OPERATIONS
 from saveos import worker
 Settings.fleet_dir = property(lambda self: Path(sys.argv[1]))
-for name in ("backup", "restore"):
-    own = {"playbook": f"{name}.yml", "stop_playbook": "", "done_key": "", "on_result": None}
-    OPERATIONS[name] = replace(OPERATIONS[name], **own)
+own = {"playbook": "backup.yml", "stop_playbook": "", "done_key": "", "on_result": None}
+OPERATIONS["backup"] = replace(OPERATIONS["backup"], **own, idempotent=sys.argv[2] == "True")
 worker.run(Settings(lease_seconds=3))
 """
 
 
-@pytest.mark.parametrize(("operation", "state"), [("backup", "succeeded"), ("restore", "lost")])
+@pytest.mark.parametrize(("idempotent", "state"), [(True, "succeeded"), (False, "lost")])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_worker(
     start_worker: Any,
@@ -259,7 +256,7 @@ def test_killed_worker(
     token: str,
     tmp_path: Path,
     playbooks: Path,
-    operation: str,
+    idempotent: bool,
     state: str,
     how: signal.Signals,
     settings: Any,
@@ -268,15 +265,16 @@ def test_killed_worker(
     once = (
         f"ansible.builtin.shell: test -e {tmp_path}/again || {{ touch {tmp_path}/again; exec sleep {token}; }}"
     )
-    use_play(operation, "ansible.builtin.debug: {msg: begun}", once, on_result=None, done_key="")
-    job_id = enqueue([add_host("web1")], operation)
-    process = subprocess.Popen([sys.executable, "-c", WORKER, str(playbooks.parent)])
+    more = {"on_result": None, "done_key": "", "idempotent": idempotent}
+    use_play("backup", "ansible.builtin.debug: {msg: begun}", once, **more)
+    job_id = enqueue([add_host("web1")], "backup")
+    process = subprocess.Popen([sys.executable, "-c", WORKER, str(playbooks.parent), str(idempotent)])
     eventually(lambda: running(token))
     os.kill(process.pid, how)
     process.wait(20)
     eventually(lambda: running(token) == [], 10)
     if how == signal.SIGTERM:
-        assert jobs.get(job_id).state == ("queued" if operation == "backup" else "lost")
+        assert jobs.get(job_id).state == ("queued" if idempotent else "lost")
     ended = time.monotonic()
     start_worker()
     job = jobs.wait(job_id, timeout=30)

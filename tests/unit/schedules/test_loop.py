@@ -19,7 +19,7 @@ def test_a_worker_runs_what_is_due(
     add_host("web1")
     use_play("health", "name: look\nansible.builtin.command: 'true'")
     actor = SimpleNamespace(tenant_id=tenant_id, name="ann", may={"jobs:write"}.__contains__)
-    asked = {"name": "s", "operation": "health", "targets": {"all": True}, "cron": "* * * * *"}
+    asked = {"name": "s", "operation": "health", "targets": {"all": True}, "cron": "0 0 1 1 *"}
     with database.session() as session:
         schedule = service.create_schedule(session, actor, ScheduleIn.model_validate(asked))
         schedule.due_at = schedule.next_at = now() - timedelta(seconds=1)
