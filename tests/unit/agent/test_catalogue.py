@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -91,6 +92,7 @@ def back_up(backed, controller):
 def test_every_path_is_listed_as_it_is(backed, controller):
     for name in (b"odd\xff name", b"odd\xfe name", b"odd? really"):
         (backed.sources / "sub" / os.fsdecode(name)).write_bytes(b"x" * 10)
+    os.link(backed.sources / "plain", backed.sources / "sub" / "again")
     back_up(backed, controller)
     code, answer = backed.run("catalogue")  # the run itself may have been faster
     assert code == 0, answer
@@ -107,6 +109,8 @@ def test_every_path_is_listed_as_it_is(backed, controller):
     for path, status in expected.items():
         assert found[path].mode == status.st_mode, path
         assert found[path].mtime == int(status.st_mtime), path
+        if stat.S_ISREG(status.st_mode):
+            assert found[path].size == status.st_size, path
     assert found[top + b"/sub/odd\xff name"].size == 10
     assert backed.run("catalogue")[1]["listings"][0]["archive"] is None
 
