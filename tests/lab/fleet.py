@@ -110,7 +110,7 @@ def end_leftovers(controller: Controller) -> None:
 
 
 def host_processes(host: Host) -> list[str]:
-    """Return command lines of a host's processes that belong to a run; a heartbeat waits for its turn beside."""
+    """Return command lines of a host's processes that belong to a run; a heartbeat is none."""
     lines = on(host, "ps -eo pid,args --no-headers").splitlines()
     ours = [line for line in lines if any(word in line for word in ("/borg", "borgmatic", "saveos-agent"))]
     return [line for line in ours if "heartbeat" not in line]
