@@ -199,6 +199,10 @@ def test_what_retention_removes_is_told(based, controller):
     based.configure("keep_daily: 1\n")
     back_up(based, controller)
     whole(controller)
+    deadline = time.monotonic() + 30
+    while not controller.living:  # told after the listing
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert controller.living == [[controller.archive]]
 
 
