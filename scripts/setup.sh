@@ -194,12 +194,12 @@ test_all() {
     rm -f .build/tests-*.xml
     say "== pytest: unit, API, architecture, playbooks"
     pytest -q -n 2 --dist loadfile --junit-xml=.build/tests-fast.xml --ignore tests/lab --ignore tests/dashboard tests || status=1
-    # The lab waits for hosts most of its time; Chromium uses the rest.
+    # The lab waits for hosts most of its time; a second fleet and Chromium use the rest.
     say "== pytest: lab, and beside it the dashboard"
     [ -z "$unfit" ] || say "Lab tests are skipped: $unfit."
     pytest -q --junit-xml=.build/tests-dashboard.xml tests/dashboard >.build/tests-dashboard.log 2>&1 &
     dashboard=$!
-    pytest -q --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
+    pytest -q -n 2 --dist loadfile --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
     wait "$dashboard" || status=1
     cat .build/tests-dashboard.log
     for scenario in molecule/*/molecule.yml; do
