@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
-from saveos.archives.catalogue import open_store
+from saveos.archives.catalogue import open_store, to_ref
 from saveos.archives.models import Archive
 from saveos.archives.store import Item
+from saveos.restores.models import Restore
 from sqlalchemy import select
 
 from tests.dashboard.conftest import Controller
@@ -97,3 +98,30 @@ def test_nothing_found_says_so(controller: Controller, page: Page, archives: lis
     expect(page.get_by_text("Nothing found")).to_be_visible()
     page.goto(f"{controller.url}/files?q=x&host=no-such-host")
     expect(page.get_by_role("alert")).to_contain_text("no host")
+
+
+def test_a_name_of_any_bytes_is_chosen_shown_and_restored(
+    controller: Controller, page: Page, archives: list[Archive]
+) -> None:
+    page.goto(f"{controller.url}/archives/{archives[2].id}")
+    page.get_by_role("link", name="srv", exact=True).click()
+    shown = HOSTILE.decode(errors="replace")
+    page.get_by_label(f"Restore {shown.rpartition('/')[2]}").check()
+    page.get_by_label("Restore note").check()
+    page.get_by_role("link", name="Root").click()
+    expect(page.locator("#basket")).to_contain_text("<img src=x")
+    page.locator("#basket").get_by_role("button", name="Restore…").click()
+    expect(page.get_by_label("What")).to_have_value("/srv/note")
+    expect(page.get_by_role("checkbox", name=shown)).to_be_checked()
+    page.get_by_role("checkbox", name="Restore onto").check()
+    page.get_by_role("button", name="Start the restore").click()
+    page.wait_for_url("**/jobs/*")
+    with controller.session() as session:
+        asked = session.scalars(select(Restore).order_by(Restore.id.desc())).first()
+        assert asked is not None
+        assert (asked.paths, asked.refs) == (["/srv/note"], [to_ref(HOSTILE)])
+    page.goto(f"{controller.url}/restores/{asked.id}")
+    expect(page.get_by_text(shown, exact=True)).to_be_visible()
+    page.goto(f"{controller.url}/files?q=onerror")
+    page.get_by_role("row").filter(has_text="onerror").get_by_role("link", name="Restore…").click()
+    expect(page.get_by_role("checkbox", name=shown)).to_be_checked()

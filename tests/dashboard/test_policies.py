@@ -85,6 +85,7 @@ def test_form_previews_while_typing_and_makes_a_policy(controller: Controller, p
     row.get_by_label("Password").fill("top-secret")
     page.fill("#f-before", "systemctl stop app # top-secret")
     page.fill("#f-keep_daily", "14")
+    page.select_option("#f-catalogue", "off")
     page.get_by_label("vault-1.par1.example.net").check()
     page.get_by_role("button", name="Save").click()
     page.wait_for_url(re.compile(r"/policies/[0-9a-f-]{36}$"))
@@ -95,6 +96,7 @@ def test_form_previews_while_typing_and_makes_a_policy(controller: Controller, p
         assert (made.sources, made.excludes) == (["/srv", "/opt/data"], ["*.tmp"])
         assert (made.schedule, made.zone, made.version) == ("30 5 * * *", "Europe/Lisbon", 1)
         assert made.retention["keep_daily"] == 14
+        assert made.catalogue == "off"
         assert made.servers == ["vault-1.par1.example.net"]
         assert made.databases[0]["hostname"] == "db.example.net"
         assert database_passwords(session, made) == {0: "top-secret"}

@@ -38,6 +38,7 @@ class Form(BaseModel):
     keep_monthly: Short = ""
     keep_yearly: Short = ""
     compression: Short = ""
+    catalogue: Short = "full"
     upload_rate_limit: Short = ""
     servers: Column = []
     db_kind: Column = []
@@ -67,7 +68,7 @@ FIELDS = {*Form.model_fields, "databases", "hooks", "retention"}
 
 def shown(policy: Policy) -> dict[str, Any]:
     """Return a policy as the editor shows it. Hooks and passwords are never shown."""
-    simple = ("name", "schedule", "zone", "compression", *NUMBERS)
+    simple = ("name", "schedule", "zone", "compression", "catalogue", *NUMBERS)
     form: dict[str, Any] = {name: str(getattr(policy, name)) for name in simple}
     form |= {name: str(policy.retention.get(name) or "") for name in KEEPS}
     form |= dict.fromkeys(HOOKS, "")
@@ -107,6 +108,7 @@ def values(form: Form, *, hooks: bool) -> dict[str, Any]:
         "schedule": form.schedule,
         "zone": form.zone.strip() or "UTC",
         "compression": form.compression.strip(),
+        "catalogue": form.catalogue.strip() or "full",
         "retention": {name: _keep(form, name) for name in KEEPS if getattr(form, name).strip()},
         "servers": form.servers,
         "databases": [_database(row) for row in form.rows()],

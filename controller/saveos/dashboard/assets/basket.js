@@ -5,11 +5,12 @@ class RestoreBasket extends HTMLElement {
   connectedCallback() {
     this.key = `basket:${this.getAttribute("key")}`;
     this.list = this.querySelector("ul");
-    this.paths = new Set(JSON.parse(sessionStorage.getItem(this.key) ?? "[]"));
+    this.chosen = new Map(JSON.parse(sessionStorage.getItem(this.key) ?? "[]")); // value → [field, path shown]
     this.onChange = (event) => {
       if (!event.target.matches("[data-path]")) return;
-      if (event.target.checked) this.paths.add(event.target.value);
-      else this.paths.delete(event.target.value);
+      const box = event.target;
+      if (box.checked) this.chosen.set(box.value, [box.dataset.field, box.dataset.path]);
+      else this.chosen.delete(box.value);
       this.show();
     };
     this.onSwap = () => this.show();
@@ -18,7 +19,7 @@ class RestoreBasket extends HTMLElement {
     this.addEventListener("click", (event) => {
       const button = event.target.closest("[data-remove]");
       if (!button) return;
-      this.paths.delete(button.dataset.remove);
+      this.chosen.delete(button.dataset.remove);
       this.show();
     });
     this.closest("form")?.addEventListener("submit", () => sessionStorage.removeItem(this.key));
@@ -31,26 +32,29 @@ class RestoreBasket extends HTMLElement {
   }
 
   show() {
-    sessionStorage.setItem(this.key, JSON.stringify([...this.paths]));
+    sessionStorage.setItem(this.key, JSON.stringify([...this.chosen]));
     for (const box of document.querySelectorAll("[data-path]")) {
-      box.checked = this.paths.has(box.value);
+      box.checked = this.chosen.has(box.value);
+      box.dataset.field ||= box.name;
       box.removeAttribute("name"); // the basket's own fields are what is sent
     }
     const template = this.querySelector("template");
     this.list.replaceChildren(
-      ...[...this.paths].sort().map((path) => {
+      ...[...this.chosen].sort(([, a], [, b]) => (a[1] < b[1] ? -1 : 1)).map(([value, [field, path]]) => {
         const item = template.content.cloneNode(true).firstElementChild;
         item.querySelector("span").textContent = path;
-        item.querySelector("input").value = path;
+        const input = item.querySelector("input");
+        input.name = field;
+        input.value = value;
         const button = item.querySelector("button");
-        button.dataset.remove = path;
+        button.dataset.remove = value;
         button.setAttribute("aria-label", `${button.getAttribute("aria-label")} ${path}`);
         return item;
       }),
     );
-    this.querySelector("[data-none]").hidden = this.paths.size > 0;
+    this.querySelector("[data-none]").hidden = this.chosen.size > 0;
     const count = this.querySelector("[data-count]");
-    count.textContent = new Intl.NumberFormat(document.documentElement.lang).format(this.paths.size);
+    count.textContent = new Intl.NumberFormat(document.documentElement.lang).format(this.chosen.size);
   }
 }
 

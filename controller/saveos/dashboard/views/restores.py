@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
 
+from saveos.archives import catalogue
 from saveos.archives import service as archives
 from saveos.archives.models import Archive
 from saveos.core.errors import Problem
@@ -21,6 +22,7 @@ router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("restores:read"))]
 Restorer = Annotated[View, Depends(view("restores:write"))]
 PathsIn = Annotated[str, Form(max_length=1_000_000)]
+RefsIn = Annotated[list[str] | None, Form()]
 LIMIT = 50
 
 
@@ -29,14 +31,17 @@ def ask_restore(
     page: Restorer,
     archive_id: uuid.UUID,
     paths: Annotated[list[str] | None, Query()] = None,
+    refs: Annotated[list[str] | None, Query()] = None,
     like: uuid.UUID | None = None,
 ) -> Response:
     """Ask what to bring back, to where, by which rule; `like` takes that from another restore."""
     archive, host = _find(page, archive_id)
-    form: dict[str, Any] = {"paths": "\n".join(paths or [])}
+    plain, odd = _plain(refs or [])
+    form: dict[str, Any] = {"paths": "\n".join([*(paths or []), *plain]), "refs": odd}
     if like:
         asked = service.get_restore(page.session, page.tenant_id, like)
         form = {"paths": "\n".join(asked.paths), "excludes": "\n".join(asked.excludes)}
+        form |= {"refs": asked.refs, "exclude_refs": asked.exclude_refs}
         form |= {"destination": asked.destination, "conflict": asked.conflict, "where": _where(asked)}
     return _form(page, archive, host, form)
 
@@ -47,6 +52,8 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
     archive_id: uuid.UUID,
     paths: PathsIn = "",
     excludes: PathsIn = "",
+    refs: RefsIn = None,
+    exclude_refs: RefsIn = None,
     where: Annotated[str, Form(max_length=20)] = "staging",
     destination: Annotated[str, Form(max_length=4096)] = "",
     conflict: Annotated[str, Form(max_length=20)] = "refuse",
@@ -55,12 +62,13 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
 ) -> Response:
     """Start the restore and go to its job, or the preview and go to its page."""
     archive, host = _find(page, archive_id)
-    form = {"paths": paths, "excludes": excludes, "destination": destination.strip()}
-    form |= {"where": where, "conflict": conflict}
+    odd = {"refs": refs or [], "exclude_refs": exclude_refs or []}
+    form: dict[str, Any] = {"paths": paths, "excludes": excludes, "destination": destination.strip()}
+    form |= {"where": where, "conflict": conflict} | odd
     error = "" if confirmed or preview else gettext("Tick the box: a restore writes onto the host.")
     if not error:
         asked = {"paths": _lines(paths), "excludes": _lines(excludes), "conflict": conflict, "preview": preview}
-        asked |= {"in_place": where == "in_place"}
+        asked |= odd | {"in_place": where == "in_place"}
         asked |= {"destination": form["destination"] if where != "in_place" else ""}
         try:
             with page.session.begin_nested():
@@ -94,17 +102,20 @@ def show_restore(page: Reader, restore_id: uuid.UUID) -> Response:
     """Show a restore: what was asked, what it came to, or of a preview what it would come to."""
     restore = service.get_restore(page.session, page.tenant_id, restore_id)
     shown = service.describe(page.session, [restore])[0]
-    return page.render("restores/detail.html", restore=shown, active=shown.state in ACTIVE)
+    names = _shown([*shown.refs, *shown.exclude_refs])
+    return page.render("restores/detail.html", restore=shown, names=names, active=shown.state in ACTIVE)
 
 
 def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error: str = "") -> Response:
-    empty = {"paths": "", "excludes": "", "destination": "", "where": "staging", "conflict": "refuse"}
+    empty = {"paths": "", "excludes": "", "refs": [], "exclude_refs": []}
+    empty |= {"destination": "", "where": "staging", "conflict": "refuse"}
     return page.render(
         "archives/restore.html",
         422 if error else 200,
         archive=archive,
         host=host,
         form=empty | form,
+        shown=_shown([*form.get("refs", []), *form.get("exclude_refs", [])]),
         may_in_place=page.actor.may(service.IN_PLACE),
         error=error,
     )
@@ -112,6 +123,26 @@ def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error:
 
 def _where(asked: Any) -> str:
     return "in_place" if asked.in_place else "directory" if asked.destination else "staging"
+
+
+def _shown(refs: list[str]) -> dict[str, str]:
+    return {ref: catalogue.show(catalogue.from_ref(ref)) for ref in refs}
+
+
+def _plain(refs: list[str]) -> tuple[list[str], list[str]]:
+    """Return the paths of references that a line of text can say, and the references of the others."""
+    plain, odd = [], []
+    for ref in refs:
+        path = catalogue.from_ref(ref)
+        try:
+            text = path.decode()
+        except UnicodeDecodeError:
+            text = ""
+        if text.isprintable() and text:
+            plain.append(text)
+        else:
+            odd.append(ref)
+    return plain, odd
 
 
 def _lines(text: str) -> list[str]:
