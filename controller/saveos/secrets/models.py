@@ -1,10 +1,10 @@
-"""Tables of recovery keys and escrow."""
+"""Tables of recovery keys, escrow, and which secrets hosts hold."""
 
 import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, text
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saveos.core.clock import now
@@ -58,3 +58,26 @@ class Escrow(HasId, Base):
     url: Mapped[str] = mapped_column(String(5000), default="")
     host_keys: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class HeldSecret(HasId, Base):
+    """A secret that a host holds, as the host told: of which kind, how old, never a value.
+
+    `subject` is the repository's id of a passphrase, else empty. `private` says that only root can read it,
+    `open` that a rotation of it was interrupted and waits to be finished.
+    """
+
+    __tablename__ = "held_secrets"
+    __table_args__ = (
+        UniqueConstraint("host_id", "kind", "subject"),
+        Index("ix_held_secrets_tenant_id_id", "tenant_id", "id"),
+    )
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
+    host_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(20))
+    subject: Mapped[str] = mapped_column(String(64), default="")
+    made_at: Mapped[datetime | None]
+    private: Mapped[bool] = mapped_column(default=True)
+    open: Mapped[bool] = mapped_column(default=False)
+    rotated_at: Mapped[datetime | None]
+    told_at: Mapped[datetime] = mapped_column(default=now)
