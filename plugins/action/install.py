@@ -15,6 +15,7 @@ from pathlib import Path
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.saveos.fleet.plugins.module_utils.agent_program import pack
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the installed collection
 FALLBACKS = (
@@ -88,16 +89,20 @@ class ActionModule(ActionBase):
             sources["bundle"] = find_bundle(configured, host["arch"], Display())
             label = read_label(sources["bundle"], host)
             args["bundle"] = {key: label[key] for key in ("sha256", "borg", "borgmatic")}
-        if program and Path(program).is_file():
-            sources["program"] = Path(program)
-            args["program_sha256"] = hashlib.sha256(sources["program"].read_bytes()).hexdigest()
+        if program and Path(program).is_dir():
+            sources["program"] = pack(program)
+            args["program_sha256"] = hashlib.sha256(sources["program"]).hexdigest()
         answer = self._execute_module("saveos.fleet.install", module_args=args, task_vars=task_vars)
         missing = answer.pop("missing", [])
         if missing and not answer.get("failed") and not self._task.check_mode:
             self._make_tmp_path()
             for name in missing:
                 sent = self._connection._shell.join_path(self._connection._shell.tmpdir, name)
-                args[f"{name}_sent"] = self._transfer_file(str(sources[name]), sent)
+                source = sources[name]
+                if isinstance(source, bytes):
+                    args[f"{name}_sent"] = self._transfer_data(sent, source)
+                else:
+                    args[f"{name}_sent"] = self._transfer_file(str(source), sent)
             answer = self._execute_module("saveos.fleet.install", module_args=args, task_vars=task_vars)
             answer.pop("missing", None)
             self._remove_tmp_path(self._connection._shell.tmpdir)

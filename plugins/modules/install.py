@@ -55,7 +55,7 @@ options:
     description: What M(saveos.fleet.preflight) found; used by the action plugin.
     type: dict
   program:
-    description: The saveos-agent file on the control node; used by the action plugin.
+    description: The agent's package on the control node, which the action plugin packs into one file.
     type: str
     default: ""
   program_sha256:

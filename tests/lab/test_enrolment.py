@@ -180,10 +180,10 @@ def test_a_pre_approved_token_needs_nobody(story):
 
 def story_of_script(story, name):
     """Put saveos-agent on a host as the script does."""
-    agent = story.controller.http("GET", "/../../enrol/saveos-agent").text
+    agent = base64.b64encode(story.controller.http("GET", "/../../enrol/saveos-agent").content).decode()
     on(
         story.lab.hosts[name],
-        "cat > /usr/local/bin/saveos-agent; chmod 755 /usr/local/bin/saveos-agent",
+        "base64 -d > /usr/local/bin/saveos-agent; chmod 755 /usr/local/bin/saveos-agent",
         stdin=agent,
     )
 

@@ -155,7 +155,7 @@ def enrol_script(state: StateDep) -> Response:
     return PlainTextResponse(door.script(state.settings), media_type="text/x-shellscript; charset=utf-8")
 
 
-@files.get("/enrol/saveos-agent", response_class=PlainTextResponse)
+@files.get("/enrol/saveos-agent", response_class=Response)
 def enrol_agent(state: StateDep) -> Response:
-    """Give the agent, one file of Python, as the script fetches it."""
-    return PlainTextResponse(door.agent_file(state.settings), media_type="text/x-python; charset=utf-8")
+    """Give the agent, one file that Python runs, as the script fetches it."""
+    return Response(door.agent_file(state.settings), media_type="application/octet-stream")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import runpy
 import shlex
 import uuid
 from dataclasses import dataclass
@@ -49,8 +50,10 @@ def one_line(place: Door, token: str) -> str:
 
 
 def agent_file(settings: Settings) -> bytes:
-    """Return `saveos-agent`, the same file that the role installs."""
-    return (settings.fleet_dir / "roles/agent/files/saveos-agent").read_bytes()
+    """Return `saveos-agent`, the same file that the role installs: packed by the collection's own function."""
+    packer = runpy.run_path(str(settings.fleet_dir / "plugins/module_utils/agent_program.py"))
+    packed: bytes = packer["pack"](settings.fleet_dir / "roles/agent/files/saveos_agent")
+    return packed
 
 
 def script(settings: Settings) -> str:

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
+from plugins.module_utils.agent_program import pack
+
 CHECKOUT = Path(__file__).parents[3]
-AGENT = CHECKOUT / "roles/agent/files/saveos-agent"
 REPOSITORY = "0193aaaa-0000-7000-8000-000000000001"
 PASSPHRASE = "canary-passphrase-7f3a"
 
 
+class Agent:
+    """All modules of the agent as one; a name that is replaced here is replaced wherever it is used."""
+
+    __slots__ = ("modules", "program")  # without a __dict__, monkeypatch puts back what was there
+
+    def __init__(self, program: Path) -> None:
+        package = importlib.import_module("saveos_agent")
+        names = [each.name for each in pkgutil.walk_packages(package.__path__, "saveos_agent.")]
+        object.__setattr__(self, "program", program)
+        object.__setattr__(self, "modules", [importlib.import_module(name) for name in names])
+
+    def having(self, name: str) -> list[ModuleType]:
+        return [module for module in self.modules if name in vars(module)]
+
+    def __getattr__(self, name: str) -> Any:
+        if found := self.having(name):
+            return getattr(found[0], name)
+        raise AttributeError(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        for module in self.having(name):
+            setattr(module, name, value)
+
+
 @pytest.fixture(scope="session")
-def agent() -> ModuleType:
-    loader = SourceFileLoader("saveos_agent", str(AGENT))
-    spec = importlib.util.spec_from_loader("saveos_agent", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["saveos_agent"] = module
-    loader.exec_module(module)
-    return module
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
+    """The agent as hosts have it: packed into one file, and imported from there."""
+    program = tmp_path_factory.mktemp("agent") / "saveos-agent"
+    program.write_bytes(pack(CHECKOUT / "roles/agent/files/saveos_agent"))
+    program.chmod(0o755)
+    sys.path.insert(0, str(program))
+    return Agent(program)
 
 
 @pytest.fixture
-def host(tmp_path: Path, agent: ModuleType) -> SimpleNamespace:
+def host(tmp_path: Path, agent: Agent) -> SimpleNamespace:
     """A host without systemd: its configuration, and the agent's settings for it."""
     return make_host(tmp_path, agent, "borg", "borgmatic")
 
 
-def make_host(base: Path, agent: ModuleType, borg: str, borgmatic: str, url: str = "") -> SimpleNamespace:
+def make_host(base: Path, agent: Agent, borg: str, borgmatic: str, url: str = "") -> SimpleNamespace:
     etc = base / "etc"
     (etc / "borgmatic").mkdir(parents=True)
     (etc / "repositories" / REPOSITORY).mkdir(parents=True)
@@ -52,7 +77,9 @@ def make_host(base: Path, agent: ModuleType, borg: str, borgmatic: str, url: str
     data["repositories"] = [{**repository, "config": f"etc/borgmatic/{REPOSITORY}.yaml"}]
     (etc / "agent.json").write_text(json.dumps(data))
     (base / "state").mkdir()
-    return SimpleNamespace(base=base, etc=etc, config=config, settings=agent.load_settings(etc))
+    return SimpleNamespace(
+        base=base, etc=etc, config=config, settings=agent.load_settings(etc), program=agent.program
+    )
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +105,7 @@ class Backed:
     def __init__(self, host: SimpleNamespace, sources: Path) -> None:
         self.etc, self.base, self.config, self.settings = host.etc, host.base, host.config, host.settings
         self.sources = sources
+        self.program = host.program
 
     def configure(self, extra: str = "") -> None:
         credential = self.etc / "repositories" / REPOSITORY / "passphrase"
@@ -92,7 +120,7 @@ class Backed:
         )
 
     def argv(self, *arguments: str) -> list[str]:
-        return [sys.executable, str(AGENT), "--config", str(self.etc), "--json", *arguments]
+        return [sys.executable, str(self.program), "--config", str(self.etc), "--json", *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -109,7 +137,7 @@ class Backed:
 
 
 @pytest.fixture
-def backed(tmp_path: Path, agent: ModuleType, programs: tuple[str, str]) -> Backed:
+def backed(tmp_path: Path, agent: Agent, programs: tuple[str, str]) -> Backed:
     sources = tmp_path / "sources"
     (sources / "sub").mkdir(parents=True)
     (sources / "plain").write_text("plain\n")
