@@ -20,6 +20,8 @@ from saveos.accounts.schemas import (
     LoginIn,
     Me,
     PasswordIn,
+    TenantSettings,
+    TenantSettingsPatch,
     TokenCreated,
     TokenIn,
     TokenOut,
@@ -100,6 +102,28 @@ def change_password(request: Request, state: StateDep, actor: CurrentActor, body
         address=actor.address,
         cookie=actor.cookie,
     )
+
+
+@router.get("/settings")
+def get_settings(
+    session: SessionDep, actor: Annotated[Actor, Depends(require("system:read"))]
+) -> TenantSettings:
+    """Show what holds for all of the tenant."""
+    return TenantSettings.model_validate(service.get_tenant(session, actor.tenant_id))
+
+
+@router.patch("/settings")
+def change_settings(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("settings:write"))],
+    body: TenantSettingsPatch,
+) -> TenantSettings:
+    """Change what holds for all of the tenant."""
+    tenant = service.get_tenant(session, actor.tenant_id)
+    if body.content_through_controller is not None:
+        tenant.content_through_controller = body.content_through_controller
+    describe(session, "settings", **body.model_dump(exclude_unset=True))
+    return TenantSettings.model_validate(tenant)
 
 
 @router.get("/users")

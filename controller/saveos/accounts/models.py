@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, UniqueConstraint, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saveos.core.clock import now
@@ -19,6 +19,7 @@ class Tenant(HasId, Base):
     data_key: Mapped[bytes] = mapped_column(LargeBinary)  # wrapped by the installation's KEK
     ssh_public_key: Mapped[str] = mapped_column(String(1000), default="")
     ssh_private_key: Mapped[bytes | None] = mapped_column(LargeBinary)  # sealed
+    content_through_controller: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -83,6 +83,24 @@ class Me(BaseModel):
     user: UserOut | None = None
 
 
+class TenantSettings(BaseModel):
+    """What holds for all of a tenant.
+
+    `content_through_controller`: whether content of archives may pass through the controller's memory (never
+    its disk): downloads, restores to other hosts, previews and text differences.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    content_through_controller: bool
+
+
+class TenantSettingsPatch(RequestModel):
+    """The settings to change."""
+
+    content_through_controller: bool | None = None
+
+
 class LoggedIn(BaseModel):
     """The answer to a log-in."""
 

@@ -16,7 +16,7 @@ from saveos.accounts.throttle import login_throttle, one_hash
 from saveos.core import security
 from saveos.core.clock import now
 from saveos.core.database import Database
-from saveos.core.errors import Conflict, Invalid, NotFound, Unauthenticated
+from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 
 __all__ = ["RIGHTS", "bootstrap", "data_key", "seal_for", "ssh_private_key", "unseal_for"]
 
@@ -53,8 +53,10 @@ RIGHTS = {
         "users:write",
         "tokens:write",
         "inventory:secrets",
+        "settings:write",
         "download",
         "restores:in_place",
+        "restores:other_host",
     },
 }
 AGENT_RIGHTS = frozenset({"checkins:write"})
@@ -305,6 +307,24 @@ def list_audit(session: Session, tenant_id: uuid.UUID, before: uuid.UUID | None,
     """Return up to `limit` acts, newest first."""
     query = select(Audit).where(Audit.tenant_id == tenant_id).order_by(Audit.id.desc()).limit(limit)
     return list(session.scalars(query.where(Audit.id < before) if before else query))
+
+
+def get_tenant(session: Session, tenant_id: uuid.UUID) -> Tenant:
+    """Return a tenant, which holds its settings."""
+    return session.get_one(Tenant, tenant_id)
+
+
+def check_content(session: Session, tenant_id: uuid.UUID) -> None:
+    """Raise Forbidden where a tenant lets no content of archives pass through the controller.
+
+    That is downloads, restores to other hosts, previews of files and text differences.
+    """
+    if not get_tenant(session, tenant_id).content_through_controller:
+        raise Forbidden(
+            "content of archives may not pass through the controller (the setting content_through_controller "
+            "is off): restore to a directory of the host, and copy it from there",
+            type_="content-off",
+        )
 
 
 def _hash(password: str) -> str:
