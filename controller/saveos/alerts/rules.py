@@ -132,6 +132,52 @@ def _damaged(facts: Facts) -> str:
     return f"The repository of {facts.name} on {facts.server} is not in order: {facts.fault}."
 
 
+def _quota_near(facts: Facts) -> str:
+    used = f"{facts.size / facts.quota_bytes * 100:.0f} %" if facts.quota_bytes else "much"
+    return (
+        f"The repository of {facts.name} uses {used} of its quota {facts.quota}: see how it grows on the page "
+        "Storage, and raise the quota in time."
+    )
+
+
+def _guard_held(facts: Facts) -> str:
+    return (
+        f"The guard of {facts.server} holds the repository of {facts.name} and frees nothing: {facts.detail}. "
+        f"See what would be destroyed: saveos repositories guard {facts.id}"
+    )
+
+
+def _guard_silent(facts: Facts) -> str:
+    if facts.reported_at is None:
+        return (
+            f"The storage server {facts.name} was never guarded: provision it, then "
+            f"saveos maintenance guard {facts.name}"
+        )
+    return (
+        f"The guard of {facts.name} has not reported since {_time(facts.reported_at)}: is the server running, "
+        "and the schedule of the operation guard switched on?"
+    )
+
+
+def _guard_refused(facts: Facts) -> str:
+    return f"The guard of {facts.name} refused to hold copies for less time: {facts.refused}. Who asked for it?"
+
+
+def _check_failed(facts: Facts) -> str:
+    return f"A check of the repository of {facts.name} found something: {facts.check_detail or 'it failed'}."
+
+
+def _check_late(facts: Facts) -> str:
+    return (
+        f"The repository of {facts.name} was not checked in time (on its server: {_time(facts.keyless_at)}, "
+        f"with its data: {_time(facts.data_at)}): saveos maintenance check {facts.name}"
+    )
+
+
+def _checked(facts: Facts) -> str:
+    return f"The checks of the repository of {facts.name} are in order again."
+
+
 def _drill_failed(facts: Facts) -> str:
     return f"Archives of {facts.name} cannot all be restored: {facts.drill_error}"
 
@@ -143,6 +189,11 @@ def _not_proven(facts: Facts) -> str:
 
 def _proven(facts: Facts) -> str:
     return f"A drill restored the newest archives of {facts.name} at {_time(facts.last_proven_at)}."
+
+
+def _found(facts: Facts) -> str:
+    others = f" (and {facts.critical - 1} more)" if facts.critical > 1 else ""
+    return f"{facts.operation} found on {facts.name}: {facts.worst}{others}"
 
 
 RULES: dict[str, Rule] = {
@@ -190,6 +241,41 @@ RULES: dict[str, Rule] = {
         sentence=_damaged,
         ended=lambda facts: f"The repository of {facts.name} is in order again.",
     ),
+    "finding": Rule(
+        "critical",
+        "critical finding",
+        lambda facts: facts.critical_since,
+        _found,
+        lambda facts: f"{facts.operation} finds nothing critical on {facts.name} any more.",
+    ),
+    "quota_near": Rule(
+        "info",
+        "quota filling up",
+        sentence=_quota_near,
+        ended=lambda facts: f"The repository of {facts.name} is below its quota again.",
+    ),
+    "guard_held": Rule(
+        "critical",
+        "guard holds a repository",
+        lambda facts: facts.held_since,
+        _guard_held,
+        lambda facts: f"The guard holds the repository of {facts.name} no more.",
+    ),
+    "guard_silent": Rule(
+        "warning",
+        "guard silent",
+        lambda facts: facts.reported_at,
+        _guard_silent,
+        lambda facts: f"The guard of {facts.name} reports again.",
+    ),
+    "guard_refused": Rule(
+        "warning",
+        "guard refused a shorter hold",
+        sentence=_guard_refused,
+        ended=lambda facts: f"The guard of {facts.name} is no longer asked to hold copies for less time.",
+    ),
+    "check_failed": Rule("critical", "check failed", sentence=_check_failed, ended=_checked),
+    "check_late": Rule("warning", "check overdue", sentence=_check_late, ended=_checked),
     "certificate": Rule("critical", "certificate near its end"),
     "channel_failing": Rule("warning", "channel does not deliver"),
     "schedule_failed": Rule("warning", "schedule did not start"),

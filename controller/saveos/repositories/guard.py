@@ -142,8 +142,11 @@ class Checked(BaseModel):
     repositories: Annotated[list[RepositoryChecked], Field(max_length=20_000)] = []
 
 
-def record_guard(session: Session, server: Host, told: GuardReport) -> None:
-    """Take over a guard's report; the same one twice changes nothing."""
+def record_guard(session: Session, server: Host, told: GuardReport, *, partial: bool = False) -> None:
+    """Take over a guard's report; the same one twice changes nothing.
+
+    A `partial` one was asked for some repositories only: of the others it says nothing.
+    """
     at = now()
     guard = session.get(Guard, server.id)
     if guard is not None and guard.at == told.at:
@@ -158,7 +161,7 @@ def record_guard(session: Session, server: Host, told: GuardReport) -> None:
     guard.refused = f"{refused.asked} days were asked, {refused.kept} are kept" if refused else ""
     own = _held_by(session, server)
     states = _states(session, server.tenant_id, list(own))
-    _compare(own, states, told, at)
+    _compare(own, states, told, at, partial=partial)
     _sample(session, server, own.values(), states, told, at.date())
     touch(session, server.tenant_id, "storage")
 
@@ -184,14 +187,19 @@ def _states(session: Session, tenant_id: uuid.UUID, ids: Sequence[uuid.UUID]) ->
 
 
 def _compare(
-    own: dict[uuid.UUID, Repository], states: dict[uuid.UUID, GuardState], told: GuardReport, at: datetime
+    own: dict[uuid.UUID, Repository],
+    states: dict[uuid.UUID, GuardState],
+    told: GuardReport,
+    at: datetime,
+    *,
+    partial: bool,
 ) -> None:
     seen = {each.id: each for each in told.repositories}
     for identity, repository in own.items():
         found, state = seen.get(str(identity)), states[identity]
         if found is not None:
             _note(state, repository, found, at)
-        elif repository.initialised_at is not None and state.reported_at is not None:
+        elif not partial and repository.initialised_at is not None and state.reported_at is not None:
             state.state, state.reported_at = "missing", at  # the guard knew it, and knows it no more
             state.detail = "its guard does not find it any more"
 
