@@ -107,7 +107,7 @@ def main():
             "-f",
             key,
         )
-    elif not os.path.exists(f"{key}.pub"):
+    elif not os.path.exists(f"{key}.pub") or os.path.exists(f"{key}.old"):  # .old: a rotation was interrupted
         public = run(["ssh-keygen", "-y", "-f", key])
         if public.returncode:
             host.fail(

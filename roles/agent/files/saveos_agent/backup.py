@@ -20,6 +20,7 @@ from saveos_agent.output import SKIPPED, Output, classify, ssh_probe
 from saveos_agent.processes import Cancel
 from saveos_agent.redaction import Redactor
 from saveos_agent.retention import clock_state, prune
+from saveos_agent.rotation import settle_rotations
 from saveos_agent.runs import CANCELED, Run, failure, heal
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.state import (
@@ -41,6 +42,7 @@ def back_up(settings: Settings, trigger: str, say: Callable[[str], None]) -> int
     with Lock(settings) as lock:
         wait_for_turn(settings, lock, trigger, cancel)
         heal(settings)
+        settle_rotations(settings)
         while True:
             run = next_run(settings, trigger)
             record = back_up_once(run, cancel, say)

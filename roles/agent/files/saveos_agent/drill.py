@@ -43,6 +43,7 @@ from saveos_agent.health import RUN_BACKUP
 from saveos_agent.output import Output
 from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment, end_processes, run_child
 from saveos_agent.redaction import Redactor
+from saveos_agent.rotation import settle_rotations
 from saveos_agent.runs import heal, remove_drill
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.state import Lock, load, store
@@ -546,6 +547,7 @@ def drill(settings: Settings, seed: int, size: int, seconds: float) -> dict[str,
         if not lock.acquire(seconds):
             raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
         heal(settings)
+        settle_rotations(settings)
         return Drill(settings, seed, size).conduct()
 
 

@@ -10,6 +10,7 @@ from saveos_agent.answers import Answer
 from saveos_agent.delivery import heartbeat
 from saveos_agent.options import jitter_option
 from saveos_agent.restore import resume_restore
+from saveos_agent.rotation import settle_when_free
 from saveos_agent.schedule import jitter
 from saveos_agent.settings import Settings
 
@@ -20,6 +21,7 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
     if options.jitter:
         time.sleep(jitter(settings, options.jitter))
     resume_restore(settings)
+    settle_when_free(settings)
     told = heartbeat(settings)
     if not settings.controller_url:
         return Answer(told, ["this host has no controller to tell"])
