@@ -189,7 +189,7 @@ def without_search(path: Path) -> int:
     shutil.copy(path, copy)
     connection = sqlite.connect(str(copy), isolation_level=None)
     connection.execute(f"PRAGMA key = \"x'{KEY.hex()}'\"")
-    for statement in ("DROP TABLE words", "DROP INDEX entries_by_name", "VACUUM"):
+    for statement in ("DROP TABLE words", "DROP TABLE places", "VACUUM"):
         connection.execute(statement)
     connection.close()
     size = copy.stat().st_size

@@ -165,7 +165,13 @@ def test_names_left_in_a_directory_tell_what_is_gone_from_it(api, sender):
 def test_an_interrupted_upload_goes_on_where_it_broke(api, sender):
     borg_id = sender.archive()
     data = gzip.compress(told(b"a") * 1 + told(b"b"))
-    assert sender.wanted() == {"archive": borg_id, "base": None, "received": {"": 0}, "waiting": False}
+    assert sender.wanted() == {
+        "archive": borg_id,
+        "base": None,
+        "received": {"": 0},
+        "waiting": False,
+        "more": 0,
+    }
     assert sender.put(borg_id, data[:10]).json() == {"received": 10}
     assert sender.wanted()["received"] == {"": 10}
     assert sender.put(borg_id, data[20:], offset=20).status_code == 409
@@ -221,6 +227,41 @@ def test_a_repository_s_part_is_dropped_and_built_anew_with_the_same_answers(api
     sender.put(wanted["archive"], gzip.compress(folder(b"etc") + told(b"etc/a", 1)), last="true")
     assert catalogue.index_next(sender.database, sender.home)
     assert files(api, archive, "/etc").json() == before
+
+
+def test_a_rebuild_asks_for_all_archives_oldest_first_and_one_at_a_time(api, sender):
+    trees = [(folder(b"etc"), told(b"etc/lost")), (folder(b"etc"), told(b"etc/b", 2)), (told(b"c"),)]
+    archives = [sender.send(*tree) for tree in trees]
+    found = api.get("/find?q=lost").json()
+    assert found[0]["archive_id"] == archives[0]
+    assert api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None).status_code == 202
+    assert api.get(f"/archives/{archives[0]}").json()["catalogue"] == "wanted"
+    asked = []
+    for tree in trees:
+        wanted = sender.wanted()["archive"]
+        asked.append(sender.id_of(wanted))
+        sender.put(wanted, gzip.compress(b"".join(tree)), last="true")
+        assert sender.wanted()["archive"] is None
+        assert catalogue.index_next(sender.database, sender.home)
+    assert (asked, sender.wanted()["archive"]) == (archives, None)
+    assert api.get("/find?q=lost").json() == found
+
+
+def test_an_archive_that_comes_back_is_indexed_again(api, sender):
+    first = sender.send(told(b"only-here"))
+    known = sender.newest()
+    sender.send(told(b"b"))
+    url = f"/agents/catalogue/{sender.repository}/living"
+    both = [known, sender.newest()]
+    assert api.call("POST", url, json={"archives": both[1:]}, token=sender.token).is_success
+    assert catalogue.forget_next(sender.database, sender.home)
+    assert sender.wanted()["archive"] is None
+    assert api.call("POST", url, json={"archives": both}, token=sender.token).is_success
+    for tree in (told(b"only-here"), told(b"b")):
+        sender.put(sender.wanted()["archive"], gzip.compress(tree), last="true")
+        assert catalogue.index_next(sender.database, sender.home)
+    assert [each["archive_id"] for each in api.get("/find?q=only-here").json()] == [first]
+    assert sender.wanted()["archive"] is None
 
 
 def test_a_damaged_store_is_dropped_by_a_rebuild(api, sender):

@@ -202,7 +202,7 @@ def find(
 
 @router.post("/repositories/{repository_id}/catalogue/rebuild", status_code=202)
 def rebuild_catalogue(session: SessionDep, state: StateDep, actor: Keeper, repository_id: uuid.UUID) -> None:
-    """Drop a repository's part of the catalogue; its host sends the newest archive's listing again."""
+    """Drop a repository's part of the catalogue; its host sends all its archives' listings, oldest first."""
     repository = get_repository(session, actor.tenant_id, repository_id)
     catalogue.rebuild(session, state.settings.home, repository)
     describe(session, f"repository {repository.id}")
@@ -218,12 +218,19 @@ def wanted_listing(session: SessionDep, state: StateDep, actor: Agent, repositor
 
 
 @router.post("/agents/catalogue/{repository_id}/living", status_code=204)
-def take_living(session: SessionDep, actor: Agent, repository_id: uuid.UUID, body: LivingIn) -> None:
-    """Take in which archives a repository has (agent token); the others are marked as gone."""
+def take_living(
+    session: SessionDep, state: StateDep, actor: Agent, repository_id: uuid.UUID, body: LivingIn
+) -> None:
+    """Take in which archives a repository has (agent token); the others are marked as gone.
+
+    Where one came back, such as by an undo, the repository's part of the catalogue is built anew.
+    """
     if actor.host_id is None:
         raise Forbidden("only an agent's token can say what its repositories hold")
     host = get_host(session, actor.tenant_id, actor.host_id)
-    service.mark_living(session, host, repository_id, body.archives)
+    _, returned = service.mark_living(session, host, repository_id, body.archives)
+    if returned:
+        catalogue.rebuild(session, state.settings.home, get_repository(session, actor.tenant_id, repository_id))
 
 
 async def _piece(request: Request) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlcipher3.dbapi2 as sqlite
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from saveos.accounts.keys import data_key
@@ -68,7 +68,13 @@ def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -
     if owner != host.id:
         raise NotFound("this host has no such repository: provision it again")
     query = select(Archive).where(Archive.repository_id == repository_id, Archive.gone_at.is_(None))
-    newest = session.scalar(query.order_by(Archive.started_at.desc()).limit(1))
+    anew = query.where(Archive.catalogue == "wanted").order_by(Archive.started_at, Archive.id)
+    newest = session.scalar(anew.limit(1))
+    more = session.scalar(select(func.count()).select_from(anew.order_by(None).subquery())) if newest else 0
+    if newest is not None and session.scalar(query.where(Archive.catalogue == "waiting").limit(1)) is not None:
+        return WantedOut(archive=None, base=None, waiting=True, more=more)  # one listing at a time lies here
+    if newest is None:
+        newest = session.scalar(query.order_by(Archive.started_at.desc()).limit(1))
     if newest is None or newest.catalogue in ("indexed", "waiting", "failed"):
         return WantedOut(archive=None, base=None, waiting=newest is not None and newest.catalogue == "waiting")
     known: list[str] = []
@@ -77,7 +83,8 @@ def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -
             known = list(store.numbers(str(repository_id)))
     waiting = listings.folder(home, host.tenant_id, repository_id)
     received = {base: Listing(waiting, newest.borg_id, base).received for base in ("", *known[-1:])}
-    return WantedOut(archive=newest.borg_id, base=known[-1] if known else None, received=received)
+    base = known[-1] if known else None
+    return WantedOut(archive=newest.borg_id, base=base, received=received, more=max(0, (more or 0) - 1))
 
 
 def take(
@@ -195,7 +202,7 @@ def forget_next(database: Database, home: Path) -> bool:
 
 
 def rebuild(session: Session, home: Path, repository: Repository) -> None:
-    """Drop a repository's part of the catalogue; its host sends the newest archive's listing again."""
+    """Drop a repository's part of the catalogue; its host sends all its archives' listings, oldest first."""
     try:
         with open_store(session, home, repository.tenant_id, repository.id) as store:
             store.drop(str(repository.id))
@@ -203,7 +210,7 @@ def rebuild(session: Session, home: Path, repository: Repository) -> None:
         log.warning("the catalogue's store of %s cannot be read and is made anew: %s", repository.id, error)
         drop_store(home, repository.tenant_id, repository.id)
     for archive in session.scalars(select(Archive).where(Archive.repository_id == repository.id)):
-        archive.catalogue, archive.catalogue_error = "none", ""
+        archive.catalogue, archive.catalogue_error = "none" if archive.gone_at else "wanted", ""
     touch(session, repository.tenant_id, "archives")
 
 

@@ -35,7 +35,7 @@ class Archive(HasId, Base):
     compressed_size: Mapped[int | None] = mapped_column(BigInteger)
     deduplicated_size: Mapped[int | None] = mapped_column(BigInteger)
     check_state: Mapped[str] = mapped_column(String(10), default="never")
-    # none | waiting | indexed | failed | off: whether its files are in the catalogue, and why not
+    # none | wanted | waiting | indexed | failed | off: whether its files are in the catalogue, and why not
     catalogue: Mapped[str] = mapped_column(String(10), default="none", server_default="none")
     catalogue_error: Mapped[str] = mapped_column(String(500), default="", server_default="")
     note: Mapped[str] = mapped_column(String(500), default="", server_default="")

@@ -2,12 +2,13 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from saveos.core.inputs import RequestModel
-from saveos.hosts.schemas import Tags
+from saveos.hosts.schemas import Reference, Tags
+from saveos.policies.schemas import Retention
 
 BorgId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -97,16 +98,70 @@ class WantedOut(BaseModel):
     """What a host should send: the listing of `archive`, of all files or of what changed since `base`.
 
     Nothing when `archive` is null; `waiting` says that one is being taken over. `received` is how many bytes
-    are here, by base ("" for all).
+    are here, by base ("" for all). `more` is how many others are asked for after it.
     """
 
     archive: str | None
     base: str | None
     received: dict[str, int] = {}
     waiting: bool = False
+    more: int = 0
 
 
 class ReceivedOut(BaseModel):
     """How many bytes of a listing are here: go on from there."""
 
     received: int
+
+
+class SimulationIn(RequestModel):
+    """A retention to try on the archives there are; without one, the policy's own. `days` looks ahead."""
+
+    retention: Retention | None = None
+    hosts: Annotated[list[Reference], Field(max_length=100)] = Field([])
+    days: int = Field(0, ge=0, le=800, description="Look so far ahead, with backups going on by the schedule")
+
+
+class Fate(BaseModel):
+    """What becomes of an archive: the rule that keeps it ("daily 3"; empty: pruned next), and when it goes.
+
+    `kept_before` is the same by the policy as it is; `size` what the archive added to its repository.
+    """
+
+    id: uuid.UUID
+    name: str
+    started_at: datetime
+    size: int | None
+    kept_by: str
+    kept_before: str
+    expires_at: datetime | None
+
+
+class Simulated(BaseModel):
+    """The archives of one host's repository, newest first."""
+
+    host: str
+    repository_id: uuid.UUID
+    archives: list[Fate]
+
+
+class SimulationTotals(BaseModel):
+    """Sums over the hosts of this page; `bytes` is what the pruned archives added when they were made."""
+
+    archives: int
+    kept: int
+    pruned: int
+    newly_pruned: int
+    bytes: int
+
+
+class SimulationOut(BaseModel):
+    """What a retention would keep and prune; `before` is the policy's own."""
+
+    policy: str
+    retention: dict[str, Any]
+    before: dict[str, Any]
+    zone: str
+    totals: SimulationTotals
+    items: list[Simulated]
+    next: str | None = None

@@ -84,23 +84,27 @@ def change_archive(session: Session, archive: Archive, patch: ArchivePatch) -> N
     touch(session, archive.tenant_id, "archives")
 
 
-def mark_living(session: Session, host: Host, repository_id: uuid.UUID, living: Collection[str]) -> int:
-    """Note which archives a host's repository has; return how many others are gone, newly found to be.
+def mark_living(
+    session: Session, host: Host, repository_id: uuid.UUID, living: Collection[str]
+) -> tuple[int, int]:
+    """Note which archives a host's repository has.
 
+    Returns how many others are gone, newly found to be, and how many came back that the catalogue has dropped.
     Raises NotFound when the repository is not the host's.
     """
     owner = session.scalar(select(Repository.host_id).where(Repository.id == repository_id))
     if owner != host.id:
         raise NotFound("this host has no such repository: provision it again")
-    known, at, found = set(living), now(), 0
+    known, at, found, returned = set(living), now(), 0, 0
     for archive in session.scalars(select(Archive).where(Archive.repository_id == repository_id)):
         if archive.borg_id in known:
+            returned += archive.gone_at is not None and archive.catalogue == "none"
             archive.gone_at = None
         elif archive.gone_at is None:
             archive.gone_at = at
             found += 1
     touch(session, host.tenant_id, "archives")
-    return found
+    return found, returned
 
 
 def list_around(session: Session, archive: Archive, count: int = 5) -> list[Archive]:

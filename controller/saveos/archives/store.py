@@ -7,12 +7,14 @@ database. A path is a directory, a name and the archives between which one versi
 
 `first` and `last` number a repository's archives in the order of their time; `last` is empty while the
 version lives. Names and directories are stored once for all repositories of a store, and names are
-searched by a trigram index (FTS5). Names are bytes: whatever Linux allows survives. See decision 0012.
+searched by a trigram index (FTS5); `places` leads from a name to its paths, whatever the number of their
+versions. Names are bytes: whatever Linux allows survives. See decision 0012.
 """
 
 import json
 import re
 import stat
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,18 +30,33 @@ CREATE TABLE IF NOT EXISTS archives(
     gone INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY(repository, number), UNIQUE(repository, borg_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS directories(id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS names(id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS names(id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, name BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS names_by_hash ON names(hash);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, tokenize='trigram', content='', columnsize=0);
 CREATE TABLE IF NOT EXISTS entries(
     repository INTEGER NOT NULL, directory INTEGER NOT NULL, name INTEGER NOT NULL, first INTEGER NOT NULL,
     last INTEGER, size INTEGER NOT NULL, mtime INTEGER NOT NULL, mode INTEGER NOT NULL,
     PRIMARY KEY(repository, directory, name, first)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS entries_by_name ON entries(name, repository, directory, first);
+CREATE TABLE IF NOT EXISTS places(
+    name INTEGER NOT NULL, repository INTEGER NOT NULL, directory INTEGER NOT NULL,
+    PRIMARY KEY(name, repository, directory)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS totals(
     repository INTEGER NOT NULL, directory INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER,
     files INTEGER NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY(repository, directory, first)) WITHOUT ROWID;
 """
+OLD = "SELECT 1 FROM sqlite_master WHERE type='index' AND name='entries_by_name'"
+UPGRADE = """
+CREATE TABLE IF NOT EXISTS places(
+    name INTEGER NOT NULL, repository INTEGER NOT NULL, directory INTEGER NOT NULL,
+    PRIMARY KEY(name, repository, directory)) WITHOUT ROWID;
+INSERT OR IGNORE INTO places SELECT name, repository, directory FROM entries;
+DROP INDEX entries_by_name;
+ALTER TABLE names RENAME TO old_names;
+CREATE TABLE names(id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, name BLOB NOT NULL);
+INSERT INTO names SELECT id, hash_of(name), name FROM old_names;
+DROP TABLE old_names;
+"""  # earlier stores had an index with a row for every version, and each name twice
 INCOMING = """
 CREATE TEMP TABLE IF NOT EXISTS incoming(
     directory INTEGER NOT NULL, name INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
@@ -135,8 +152,16 @@ class Store:
             "temp_store=MEMORY",
         ):
             self._run(f"PRAGMA {pragma}")
+        if self._one(OLD):
+            self._upgrade()
         self._connection.executescript(SCHEMA + INCOMING)
         path.chmod(0o600)
+
+    def _upgrade(self) -> None:
+        self._connection.create_function("hash_of", 1, hash_of)
+        with self._writing():
+            for statement in UPGRADE.split(";") if self._one(OLD) else ():
+                self._run(statement)
 
     def close(self) -> None:
         """Close it."""
@@ -201,21 +226,30 @@ class Store:
             known = self._all("SELECT number, borg_id FROM archives WHERE repository=? AND NOT gone", owner)
             ended = [(owner, number) for number, borg_id in known if borg_id not in keep]
             self._connection.executemany("UPDATE archives SET gone=1 WHERE repository=? AND number=?", ended)
-            dropped = 0
-            for table in ("entries", "totals"):
-                dropped += self._run(
-                    f"DELETE FROM {table} WHERE repository=:owner AND NOT EXISTS ("
-                    "SELECT 1 FROM archives a WHERE a.repository=:owner AND NOT a.gone"
-                    f" AND a.number >= {table}.first AND ({table}.last IS NULL OR a.number <= {table}.last))"
-                    f" AND {table}.last IS NOT NULL",
-                    {"owner": owner},
-                ).rowcount * (table == "entries")
-        return dropped
+            unheld = (
+                "DELETE FROM {0} WHERE repository=:owner AND NOT EXISTS ("
+                "SELECT 1 FROM archives a WHERE a.repository=:owner AND NOT a.gone"
+                " AND a.number >= {0}.first AND ({0}.last IS NULL OR a.number <= {0}.last))"
+                " AND {0}.last IS NOT NULL"
+            )
+            self._run(unheld.format("totals"), {"owner": owner})
+            dropped = self._all(f"{unheld.format('entries')} RETURNING name, directory", {"owner": owner})
+            self._connection.executemany(
+                "DELETE FROM places WHERE name=?1 AND repository=?2 AND directory=?3 AND NOT EXISTS ("
+                "SELECT 1 FROM entries WHERE repository=?2 AND directory=?3 AND name=?1)",
+                ((name, owner, directory) for name, directory in set(dropped)),
+            )
+        return len(dropped)
 
     def drop(self, repository: str) -> None:
         """Drop a repository's part; what other repositories share stays."""
         with self._writing():
             owner = self._repository(repository)
+            self._run(
+                "DELETE FROM places WHERE (name, repository, directory) IN ("
+                "SELECT name, repository, directory FROM entries WHERE repository=?)",
+                owner,
+            )
             for table in ("entries", "totals", "archives"):
                 self._run(f"DELETE FROM {table} WHERE repository=?", owner)
 
@@ -317,6 +351,12 @@ class Store:
             + fresh,
             values,
         ).rowcount
+        self._run(
+            "INSERT OR IGNORE INTO places SELECT e.name, e.repository, e.directory FROM incoming i CROSS JOIN"
+            " entries e ON e.repository=:owner AND e.directory=i.directory AND e.name=i.name"
+            " AND e.first=:number",
+            values,
+        )
         for directory, (files, size) in more.items():
             before = sums.get(directory, (0, 0))
             sums[directory] = (before[0] + files, before[1] + size)
@@ -402,9 +442,10 @@ class Store:
             "SELECT e.size, e.mtime, e.mode, e.first, e.last FROM entries e"
             " WHERE e.repository=(SELECT id FROM repositories WHERE uuid=?)"
             " AND e.directory=(SELECT id FROM directories WHERE path=?)"
-            " AND e.name=(SELECT id FROM names WHERE name=?) ORDER BY e.first DESC",
+            " AND e.name=(SELECT id FROM names WHERE hash=? AND name=?) ORDER BY e.first DESC",
             repository,
             parent(path),
+            hash_of(base(path)),
             base(path),
         )
         return [Entry(path, *row) for row in rows]
@@ -469,7 +510,8 @@ class Store:
             values |= {f"w{at}": word for at, word in enumerate(wanted.words)}
         rows = self._run(
             "SELECT r.uuid, p.path, n.name, e.size, e.mtime, e.mode, max(e.first), e.last"
-            f" FROM ({hits}) h CROSS JOIN entries e ON e.name=h.id JOIN repositories r ON r.id=e.repository"
+            f" FROM ({hits}) h CROSS JOIN places k ON k.name=h.id JOIN repositories r ON r.id=k.repository"
+            " CROSS JOIN entries e ON e.repository=k.repository AND e.directory=k.directory AND e.name=k.name"
             " JOIN directories p ON p.id=e.directory JOIN names n ON n.id=e.name"
             f" WHERE {' AND '.join(where)} GROUP BY e.name, e.repository, e.directory",
             values,
@@ -516,10 +558,10 @@ class Store:
         return int(row[0] if row else self._run("INSERT INTO directories(path) VALUES(?)", path).lastrowid)
 
     def _name(self, name: bytes) -> int:
-        row = self._one("SELECT id FROM names WHERE name=?", name)
+        row = self._one("SELECT id FROM names WHERE hash=? AND name=?", hash_of(name), name)
         if row:
             return int(row[0])
-        number = int(self._run("INSERT INTO names(name) VALUES(?)", name).lastrowid)
+        number = int(self._run("INSERT INTO names(hash, name) VALUES(?, ?)", hash_of(name), name).lastrowid)
         self._run("INSERT INTO words(rowid, name) VALUES(?, ?)", number, name.decode(errors="replace"))
         return number
 
@@ -565,6 +607,11 @@ class _Places:
                 self._names.clear()
             number = self._names[name] = self._store._name(name)
         return directory, number
+
+
+def hash_of(name: bytes) -> int:
+    """Return what names are looked up by: 32 bits, signed, so that SQLite needs four bytes for them."""
+    return zlib.crc32(name) - 2**31
 
 
 def parent(path: bytes) -> bytes:

@@ -229,6 +229,7 @@ acts = {  # route's name, as the audit trail has it
 }
 catalogues = {
     "none": mark("not yet indexed"),
+    "wanted": mark("asked for anew"),
     "waiting": mark("being indexed"),
     "indexed": mark("indexed"),
     "failed": mark("could not be indexed"),

@@ -25,6 +25,7 @@ class Controller(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.archive, self.got, self.whole, self.puts, self.refuse = "", b"", False, 0, 0
         self.base, self.sent_base, self.refuse_changes, self.living = None, "", False, []
+        self.anew, self.sent = [], []  # archives that are wanted anew, and those that were sent
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
@@ -38,8 +39,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
+        if server.whole and server.anew:
+            server.archive, server.whole, server.got = server.anew.pop(0), False, b""
+            self._answer(200, {"archive": None, "base": None, "waiting": True, "more": 1})
+            return
         archive = None if server.whole else server.archive
-        self._answer(200, {"archive": archive, "base": server.base, "received": {"": len(server.got)}})
+        told = {"archive": archive, "base": server.base, "received": {"": len(server.got)}}
+        self._answer(200, told | {"more": len(server.anew)})
 
     def do_POST(self):
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -62,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         assert int(query["offset"][0]) == len(server.got)
         server.got += piece
         server.whole = query["last"] == ["true"]
+        if server.whole:
+            server.sent.append(urlsplit(self.path).path.rpartition("/")[2])
         server.sent_base = query.get("base", [""])[0]
         if server.whole and server.sent_base and server.refuse_changes:
             server.whole, server.base, server.got = False, None, b""
@@ -227,3 +235,18 @@ def test_a_backup_sends_its_listing_by_itself(backed, controller):
     while not controller.whole:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_all_archives_are_sent_where_the_catalogue_is_built_anew(backed, controller):
+    back_up(backed, controller)
+    first = controller.archive
+    (backed.sources / "more").write_bytes(b"x")
+    back_up(backed, controller)
+    second = controller.archive
+    controller.archive, controller.anew, controller.sent = first, [second], []
+    controller.whole, controller.got = False, b""
+    code, answer = backed.run("catalogue")
+    assert (code, answer["listings"][0]["archive"]) == (0, second)
+    assert controller.sent == [first, second]
+    backed.run("catalogue")
+    assert controller.sent == [first, second]

@@ -204,3 +204,37 @@ def test_nothing_can_be_read_without_the_key(tmp_path):
 def test_paths_are_taken_apart():
     assert (parent(b"/a"), base(b"/a")) == (b"/", b"a")
     assert (parent(b"/a/b"), base(b"/a/b")) == (b"/a", b"b")
+
+
+def test_a_store_of_an_earlier_version_is_taken_over(tmp_path):
+    path = tmp_path / "store.db"
+    tree = whole({b"/etc/a": (1, 1), b"/srv/\xff": (2, 2)})
+    with Store(path, KEY) as store:
+        store.index(REPOSITORY, "0", 0.0, items(tree), complete=True)
+        before = store.search(Wanted(["etc"])), store.list_directory(REPOSITORY, 1, b"/srv")
+    connection = sqlite.connect(str(path), isolation_level=None)
+    connection.execute(f"PRAGMA key = \"x'{KEY.hex()}'\"")
+    connection.executescript(
+        "CREATE TABLE old(id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);"
+        "INSERT INTO old SELECT id, name FROM names; DROP TABLE names; ALTER TABLE old RENAME TO names;"
+        "DROP TABLE places; CREATE INDEX entries_by_name ON entries(name, repository, directory, first);"
+    )
+    connection.close()
+    with Store(path, KEY) as store:
+        assert (store.search(Wanted(["etc"])), store.list_directory(REPOSITORY, 1, b"/srv")) == before
+        assert [entry.size for entry in store.versions(REPOSITORY, b"/srv/\xff")] == [2]
+        store.index(REPOSITORY, "1", 1.0, items(whole({b"/etc/a": (5, 5)})), complete=True)
+        assert [entry.size for entry in store.versions(REPOSITORY, b"/etc/a")] == [5, 1]
+        assert len(store.search(Wanted(["etc"]))) == 1
+
+
+def test_places_go_with_the_versions_that_only_gone_archives_held(tmp_path):
+    with Store(tmp_path / "store.db", KEY) as store:
+        store.index(REPOSITORY, "0", 0.0, items(whole({b"/a/gone": (1, 1), b"/a/kept": (1, 1)})), complete=True)
+        store.index(REPOSITORY, "1", 1.0, items(whole({b"/a/kept": (2, 2)})), complete=True)
+        assert store.forget_archives(REPOSITORY, ["1"]) == 2
+        assert store.search(Wanted(["gone"])) == []
+        assert [entry.size for _, entry in store.search(Wanted(["kept"]))] == [2]
+        assert store._one("SELECT count(*) FROM places")[0] == 2
+        store.drop(REPOSITORY)
+        assert store._one("SELECT count(*) FROM places")[0] == 0

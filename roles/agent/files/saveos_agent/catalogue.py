@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,6 +18,7 @@ from saveos_agent.files import remove
 from saveos_agent.processes import Cancel
 from saveos_agent.settings import Repository, Settings
 
+CATCH_UP_SECONDS = 3600  # of one run; the next one goes on
 LISTING_PIECE = 1024 * 1024  # bytes, compressed
 WHOLE_LISTING = re.compile(r"[0-9a-f]{64}\.(gz|part)")
 
@@ -29,7 +31,7 @@ def send_listings(settings: Settings, cancel: Optional[Cancel] = None) -> list[d
         fcntl.flock(handle, fcntl.LOCK_EX)  # one sender at a time; a second finds nothing left to send
         for repository in settings.repositories if settings.controller_url and settings.catalogue else ():
             try:
-                archive = send_listing(settings, repository, cancel)
+                archive = send_wanted(settings, repository, cancel)
                 sent.append({"repository_id": repository.id, "archive": archive, "error": None})
             except (AgentError, OSError) as error:
                 told = error.as_dict() if isinstance(error, AgentError) else {"message": str(error)}
@@ -39,9 +41,28 @@ def send_listings(settings: Settings, cancel: Optional[Cancel] = None) -> list[d
     return sent
 
 
-def send_listing(settings: Settings, repository: Repository, cancel: Optional[Cancel]) -> Optional[str]:
-    """Send the newest archive's listing; return its id, None where the catalogue has it. Raises AgentError."""
-    wanted = wanted_by_catalogue(settings, repository)
+def send_wanted(settings: Settings, repository: Repository, cancel: Optional[Cancel]) -> Optional[str]:
+    """Send the newest archive's listing, or all archives' where the catalogue is built anew, oldest first.
+
+    Returns the id of the last one that was sent, None where the catalogue lacks none. Raises AgentError.
+    """
+    last, deadline = None, time.monotonic() + CATCH_UP_SECONDS
+    while True:
+        wanted = wanted_by_catalogue(settings, repository)
+        over = time.monotonic() > deadline or (cancel is not None and cancel.requested)
+        if wanted.get("waiting") and wanted.get("more") and not over:
+            time.sleep(1)  # it takes the one before over
+            continue
+        sent = send_listing(settings, repository, wanted, cancel)
+        last = sent or last
+        if not sent or not wanted.get("more") or over:
+            return last
+
+
+def send_listing(
+    settings: Settings, repository: Repository, wanted: dict[str, Any], cancel: Optional[Cancel]
+) -> Optional[str]:
+    """Send the listing that is wanted; return its archive's id, None where none is. Raises AgentError."""
     archive = wanted.get("archive")
     if not isinstance(archive, str) or not ARCHIVE_ID.match(archive):
         return None
@@ -61,7 +82,7 @@ def send_listing(settings: Settings, repository: Repository, cancel: Optional[Ca
         return None  # the file stays, and the next run goes on
     remove(path)
     if base and wanted_in_full(settings, repository, archive, cancel):
-        return send_listing(settings, repository, cancel)
+        return send_listing(settings, repository, wanted_by_catalogue(settings, repository), cancel)
     remember_base(settings, repository, archive)
     return archive
 
