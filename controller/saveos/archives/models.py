@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saveos.core.clock import now
@@ -40,5 +40,10 @@ class Archive(HasId, Base):
     catalogue_error: Mapped[str] = mapped_column(String(500), default="", server_default="")
     note: Mapped[str] = mapped_column(String(500), default="", server_default="")
     tags: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
-    gone_at: Mapped[datetime | None]  # since when its host's repository has it no more
+    protected: Mapped[bool] = mapped_column(default=False, server_default=false())  # retention leaves it out
+    # when and why it was marked for removal: retention | request; empty where nothing here explains it
+    removed_at: Mapped[datetime | None]
+    removed_why: Mapped[str] = mapped_column(String(20), default="", server_default="")
+    removed_by: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    gone_at: Mapped[datetime | None]  # since when its host's repository is seen to have it no more
     reported_at: Mapped[datetime] = mapped_column(default=now)
