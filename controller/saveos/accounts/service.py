@@ -56,6 +56,8 @@ RIGHTS = {
         "settings:write",
         "download",
         "restores:in_place",
+        "repositories:approve",
+        "repositories:undo",
         "restores:other_host",
     },
 }

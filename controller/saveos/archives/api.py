@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from saveos.accounts.access import Actor, describe, require
-from saveos.archives import catalogue, service
+from saveos.archives import catalogue, retention, service
 from saveos.archives.schemas import (
     ArchiveOut,
     ArchivePatch,
@@ -15,15 +15,27 @@ from saveos.archives.schemas import (
     FoundOut,
     LivingIn,
     ReceivedOut,
+    SimulationIn,
+    SimulationOut,
     VersionOut,
     WantedOut,
 )
 from saveos.core.errors import Forbidden
 from saveos.core.inputs import AbsolutePath, Moment, Text
-from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, split, time_and_id
+from saveos.core.pagination import (
+    DEFAULT_LIMIT,
+    Cursor,
+    Limit,
+    Page,
+    decode_cursor,
+    decode_text,
+    split,
+    time_and_id,
+)
 from saveos.core.web import SessionDep, StateDep
 from saveos.hosts.groups import get_group, group_hosts
 from saveos.hosts.service import get_host
+from saveos.policies.service import get_policy
 from saveos.repositories.service import get_repository
 
 router = APIRouter(tags=["archives"])
@@ -68,6 +80,22 @@ def list_archives(
     )
     items, following = split(rows, limit, lambda row: time_and_id(row.started_at, row.id))
     return Page(items=items, next=following)
+
+
+@router.post("/policies/{policy}/simulate", tags=["policies"])
+def simulate_retention(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("policies:write", audit=False))],
+    policy: Annotated[str, Path(max_length=100, description="Id or name")],
+    body: SimulationIn,
+    limit: Annotated[int, Query(ge=1, le=100, description="Hosts on a page")] = 20,
+    cursor: Cursor = None,
+) -> SimulationOut:
+    """Show what a retention would keep and prune of the archives there are, host by host; changes nothing."""
+    found = get_policy(session, actor.tenant_id, policy)
+    out, hosts = retention.simulate(session, found, body, decode_text(cursor), limit)
+    out.next = split(hosts, limit, lambda host: [host.name])[1]
+    return out
 
 
 @router.get("/archives/{archive_id}")

@@ -1,0 +1,316 @@
+"""Retention of real archives: what a policy would prune, and what guards are told to expect.
+
+A host prunes by its own zone, which is not known here for sure; where it matters (what a guard may
+take for pruned) an archive counts as expired when any of the zones in question says so.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from saveos.alerts.models import Alert
+from saveos.archives.models import Archive
+from saveos.archives.schemas import Fate, Simulated, SimulationIn, SimulationOut, SimulationTotals
+from saveos.core.clock import now
+from saveos.core.cron import next_runs
+from saveos.core.errors import Invalid
+from saveos.hosts.models import Host
+from saveos.hosts.service import find_hosts
+from saveos.policies.models import Policy, PolicyVersion
+from saveos.policies.retention import Rules, expiries, kept_now, replay, utc
+from saveos.repositories.guard import approvals
+from saveos.repositories.models import Approval, Repository
+from saveos.repositories.service import of_hosts
+
+GONE_FOR = timedelta(days=60)  # so long an archive that is gone is told to guards
+AHEAD = timedelta(days=40)
+MOST_REPLAYED = 300  # prunes that are played again, and looked ahead, for one repository
+FUTURE = timedelta(minutes=15)  # an archive that is so far ahead of its report has a false time
+CHECK_DAYS = 7
+# Alerts that say that something is wrong with what is kept; that space runs out must not hold up freeing some.
+HOLDING = ("failed", "silent", "mismatch", "repository_damaged", "drill_failed", "check_failed", "clock")
+
+
+class Plan(NamedTuple):
+    """What decides about a host's archives: retentions that may be in force, zones, and when it runs."""
+
+    retentions: tuple[dict[str, Any], ...]
+    zones: tuple[str, ...]
+    schedule: str
+    zone: str
+
+
+def simulate(  # noqa: PLR0917
+    session: Session,
+    policy: Policy,
+    asked: SimulationIn,
+    after: str | None = None,
+    limit: int = 20,
+    at: datetime | None = None,
+) -> tuple[SimulationOut, list[Host]]:
+    """Return what a retention keeps and prunes of the archives of a policy's hosts, and `limit + 1` hosts.
+
+    Without a retention, the policy's own. With `days`, also when each archive would go, were backups
+    to go on by the schedule. Raises Invalid for a host that has another policy, or a unit Borg lacks.
+    """
+    at = at or now()
+    given = asked.retention.model_dump(exclude_none=True) if asked.retention else policy.retention
+    try:
+        Rules(given)
+    except ValueError as error:
+        raise Invalid(str(error), field="retention.keep_within") from error
+    hosts = _hosts(session, policy, asked, after, limit)
+    page = hosts[:limit]
+    runs = _runs(policy.schedule, policy.zone, at, at + timedelta(days=asked.days)) if asked.days else []
+    items: list[Simulated] = []
+    stores = of_hosts(session, policy.tenant_id, [host.id for host in page])
+    found = _living(session, [store.id for each in stores.values() for store in each])
+    for host in page:
+        before = host.variables.get("agent_retention") or policy.retention
+        for store in stores.get(host.id, []):
+            fates = _fates(found.get(store.id, []), given, before, policy.zone, at, runs)
+            items.append(Simulated(host=host.name, repository_id=store.id, archives=fates))
+    out = SimulationOut(
+        policy=policy.name,
+        retention=given,
+        before=policy.retention,
+        zone=policy.zone,
+        items=items,
+        totals=_totals([fate for item in items for fate in item.archives]),
+    )
+    return out, hosts
+
+
+def _hosts(session: Session, policy: Policy, asked: SimulationIn, after: str | None, limit: int) -> list[Host]:
+    query = select(Host).where(
+        Host.tenant_id == policy.tenant_id,
+        Host.policy_id == policy.id,
+        Host.is_agent,
+        Host.state != "decommissioned",
+    )
+    if asked.hosts:
+        named = find_hosts(session, policy.tenant_id, asked.hosts, "hosts")
+        for host in named:
+            if host.policy_id != policy.id:
+                raise Invalid(f"{host.name} has another policy: simulate that one", field="hosts")
+        query = query.where(Host.id.in_([host.id for host in named]))
+    if after:
+        query = query.where(Host.name > after)
+    return list(session.scalars(query.order_by(Host.name).limit(limit + 1)))
+
+
+def _living(session: Session, repository_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Archive]]:
+    found: dict[uuid.UUID, list[Archive]] = {}
+    for start in range(0, len(repository_ids), 500):
+        query = select(Archive).where(
+            Archive.repository_id.in_(repository_ids[start : start + 500]), Archive.gone_at.is_(None)
+        )
+        for archive in session.scalars(query.order_by(Archive.started_at.desc(), Archive.id.desc())):
+            found.setdefault(archive.repository_id, []).append(archive)
+    return found
+
+
+def _fates(  # noqa: PLR0917
+    archives: Sequence[Archive],
+    given: Mapping[str, Any],
+    before: Mapping[str, Any],
+    zone: str,
+    at: datetime,
+    runs: Sequence[datetime],
+) -> list[Fate]:
+    times = {archive.id: archive.started_at for archive in archives if not is_protected(archive)}
+    kept, was = kept_now(times, given, zone, at), kept_now(times, before, zone, at)
+    gone = expiries(times, given, zone, at, runs) if runs else {}
+    return [
+        Fate(
+            id=archive.id,
+            name=archive.name,
+            started_at=archive.started_at,
+            size=archive.deduplicated_size,
+            kept_by="protected" if archive.id not in times else kept.get(archive.id, ""),
+            kept_before="protected" if archive.id not in times else was.get(archive.id, ""),
+            expires_at=gone.get(archive.id) or (at if archive.id in times and archive.id not in kept else None),
+        )
+        for archive in archives
+    ]
+
+
+def _totals(fates: Sequence[Fate]) -> SimulationTotals:
+    pruned = [fate for fate in fates if not fate.kept_by]
+    return SimulationTotals(
+        archives=len(fates),
+        kept=len(fates) - len(pruned),
+        pruned=len(pruned),
+        newly_pruned=sum(1 for fate in pruned if fate.kept_before),
+        bytes=sum(fate.size or 0 for fate in pruned),
+    )
+
+
+def is_protected(archive: Archive) -> bool:
+    """Whether a person protected the archive, so that no prune takes it."""
+    return bool(getattr(archive, "protected_at", None))
+
+
+def is_requested(archive: Archive) -> bool:
+    """Whether a person had the archive deleted."""
+    return bool(getattr(archive, "removal_requested_at", None))
+
+
+def _runs(schedule: str, zone: str, after: datetime, until: datetime, most: int = 10_000) -> list[datetime]:
+    return list(takewhile(lambda run: run <= until, next_runs(schedule, after, zone, most)))
+
+
+# ---- what a guard is told ---------------------------------------------------------------------------------
+
+
+def told(session: Session, server: Host, at: datetime | None = None) -> str:
+    """Return the controller's word to a storage server's guard, as JSON: one text, since there is much of it.
+
+    Of each repository the archives that live by the host's word or are gone lately, each with the
+    time from which policy may have dropped it; approvals; open alerts. Nothing in it is secret.
+    """
+    at = at or now()
+    query = (
+        select(Repository, Host)
+        .join(Host, Host.id == Repository.host_id)
+        .where(Repository.tenant_id == server.tenant_id, Repository.server_id == server.id)
+        .order_by(Repository.id)
+    )
+    rows = session.execute(query).tuples().all()
+    ids = [repository.id for repository, _ in rows]
+    plans = _plans(session, server.tenant_id, [host for _, host in rows])
+    archives, alerts = _known(session, ids, at), _alerts(session, server.tenant_id)
+    approved = approvals(session, ids, valid_at=at)
+    repositories = {
+        str(repository.id): _told_of(
+            archives.get(repository.id, []), plans[host.id], at, approved.get(repository.id, [])
+        )
+        | {"open_alerts": sorted(alerts.get(host.id, set()))}
+        for repository, host in rows
+    }
+    asked = server.variables.get("server_guard_hold_days")
+    hold = asked if isinstance(asked, int) and not isinstance(asked, bool) else None
+    word = {"schema": 1, "at": utc(at), "hold_days": hold, "repositories": repositories}
+    return json.dumps(word, separators=(",", ":"), ensure_ascii=True)
+
+
+def _told_of(
+    archives: Sequence[Archive], plan: Plan, at: datetime, approved: Sequence[Approval]
+) -> dict[str, Any]:
+    expected = expected_expiries(archives, plan, at)
+    return {
+        "archives": [
+            {
+                "id": archive.borg_id,
+                "name": archive.name,
+                "at": utc(archive.started_at),
+                "files": archive.files,
+                "size": archive.original_size,
+                "expires_at": utc(expected[archive.id]) if archive.id in expected else None,
+                "requested": is_requested(archive),
+                "protected": is_protected(archive),
+            }
+            for archive in archives
+        ],
+        "retention": plan.retentions[0],
+        "zone": plan.zone,
+        "check_days": CHECK_DAYS,
+        "approvals": [
+            {
+                "id": str(each.id),
+                "reason": each.reason,
+                "digest": each.digest,
+                "until": utc(each.until),
+                "by": each.created_by,
+            }
+            for each in approved
+        ],
+    }
+
+
+def expected_expiries(archives: Sequence[Archive], plan: Plan, at: datetime) -> dict[uuid.UUID, datetime]:
+    """Return from when on policy may have dropped each archive; one that is not named it still keeps.
+
+    Times are the earliest that any retention and zone in question give. An archive whose time is
+    ahead of its own report cannot make others expire.
+    """
+    times = {
+        archive.id: archive.started_at
+        for archive in archives
+        if archive.started_at <= archive.reported_at + FUTURE and not is_protected(archive)
+    }
+    earliest: dict[uuid.UUID, datetime] = {}
+    for retention in plan.retentions:
+        for zone in plan.zones:
+            for identity, moment in _expire(times, retention, zone, plan, at):
+                earliest[identity] = min(moment, earliest.get(identity, moment))
+    return earliest
+
+
+def _expire(
+    times: Mapping[uuid.UUID, datetime], retention: Mapping[str, Any], zone: str, plan: Plan, at: datetime
+) -> Iterator[tuple[uuid.UUID, datetime]]:
+    try:
+        newest = sorted(times.values(), reverse=True)[:MOST_REPLAYED]
+        since = max(at - GONE_FOR, newest[-1]) if newest else at
+        dropped = replay(times, retention, zone, since, at)
+    except ValueError:
+        return  # a retention that Borg does not know prunes nothing
+    yield from dropped.items()
+    standing = {identity: began for identity, began in times.items() if identity not in dropped}
+    runs = _runs(plan.schedule, plan.zone, at, at + AHEAD, MOST_REPLAYED)
+    yield from expiries(standing, retention, zone, at, runs).items()
+
+
+def _plans(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host]) -> dict[uuid.UUID, Plan]:
+    """Return each host's plan: its policy's retention, and what it was last provisioned with."""
+    policies = {each.id: each for each in session.scalars(select(Policy).where(Policy.tenant_id == tenant_id))}
+    default = next((each for each in policies.values() if each.is_default), None)
+    applied = sorted({host.applied_version_id for host in hosts if host.applied_version_id})
+    documents: dict[uuid.UUID | None, dict[str, Any]] = {}
+    for start in range(0, len(applied), 500):
+        query = select(PolicyVersion.id, PolicyVersion.document)
+        query = query.where(PolicyVersion.id.in_(applied[start : start + 500]))
+        documents.update(session.execute(query).tuples().all())
+    found: dict[uuid.UUID, Plan] = {}
+    for host in hosts:
+        policy = (policies.get(host.policy_id) if host.policy_id else None) or default
+        own = host.variables.get("agent_retention")
+        ours = policy.retention if policy else {}
+        retentions: list[dict[str, Any]] = [own if isinstance(own, dict) else ours]
+        before = documents.get(host.applied_version_id, {}).get("retention")
+        if isinstance(before, dict) and before not in retentions and not own:
+            retentions.append(before)
+        zone = policy.zone if policy else "UTC"
+        schedule = policy.schedule if policy else "0 2 * * *"
+        found[host.id] = Plan(tuple(retentions), tuple(dict.fromkeys((zone, "UTC"))), schedule, zone)
+    return found
+
+
+def _known(
+    session: Session, repository_ids: Sequence[uuid.UUID], at: datetime
+) -> dict[uuid.UUID, list[Archive]]:
+    found: dict[uuid.UUID, list[Archive]] = {}
+    lately = or_(Archive.gone_at.is_(None), Archive.gone_at > at - GONE_FOR)
+    for start in range(0, len(repository_ids), 500):
+        query = select(Archive).where(Archive.repository_id.in_(repository_ids[start : start + 500]), lately)
+        for archive in session.scalars(query.order_by(Archive.started_at)):
+            found.setdefault(archive.repository_id, []).append(archive)
+    return found
+
+
+def _alerts(session: Session, tenant_id: uuid.UUID) -> dict[uuid.UUID, set[str]]:
+    query = select(Alert.host_id, Alert.rule).where(
+        Alert.tenant_id == tenant_id, Alert.state != "resolved", Alert.rule.in_(HOLDING)
+    )
+    found: dict[uuid.UUID, set[str]] = {}
+    for host_id, rule in session.execute(query).tuples():
+        if host_id is not None:
+            found.setdefault(host_id, set()).add(rule)
+    return found
