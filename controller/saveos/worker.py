@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from saveos import migrations
@@ -33,8 +33,10 @@ from saveos.jobs import dispatch, progress, queue, reports
 from saveos.jobs.dispatch import Bell
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim, LeaseLost
+from saveos.maintenance import rules as maintenance_rules
 from saveos.maintenance import variables
 from saveos.maintenance.operations import OPERATIONS, Operation
+from saveos.maintenance.service import take_over
 from saveos.repositories import rules as repository_rules
 from saveos.runner import attempts
 from saveos.runner.attempts import Attempt, Result
@@ -70,7 +72,8 @@ class Worker:
         self._stopping = threading.Event()
         self._runs: dict[uuid.UUID, Run] = {}
         self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
-        self._watch = Watch(settings, database, (*rules.FAMILIES, *repository_rules.FAMILIES))
+        families = (*rules.FAMILIES, *repository_rules.FAMILIES, *maintenance_rules.FAMILIES)
+        self._watch = Watch(settings, database, families)
         self._indexer = Indexer(settings.home, database)
 
     def start(self) -> None:
@@ -386,18 +389,6 @@ def forget_plays(home: Path, job_id: uuid.UUID, attempt: int) -> None:
     """Remove the spools and results of an attempt's plays, once they are stored."""
     for phase in ("main", "stop"):
         attempts.forget(home, f"{job_id.hex}.{attempt}.{phase}")
-
-
-def take_over(session: Session, operation: Operation, job: Job, row: JobHost) -> None:
-    """Let the operation take over a host's result; one that cannot be used is that host's error only."""
-    if operation.on_result is None:
-        return
-    try:
-        with session.begin_nested():
-            operation.on_result(session, job, row)
-    except (Problem, IntegrityError, DataError) as error:
-        session.refresh(row)
-        row.error = (error.detail if isinstance(error, Problem) else "its result could not be stored")[:2000]
 
 
 def run(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import pytest
 from saveos.hosts.models import Host
 from saveos.jobs import queue
 from saveos.jobs.models import Job, JobHost
+from saveos.maintenance.operations import OPERATIONS
 from sqlalchemy import select
 
 
@@ -32,7 +33,7 @@ def start(api: Any, operation: str, targets: Any, **rest: Any) -> Any:
 
 def test_table_of_operations(api: Any) -> None:
     items = {item["name"]: item for item in api.get("/maintenance").json()["items"]}
-    assert set(items) == {"provision", "backup", "restore", "browse", "health", "measure", "drill"}
+    assert set(items) == set(OPERATIONS)
     assert items["restore"]["idempotent"] is True  # the host knows a run by its id, and goes on with it
     assert items["browse"]["parameters"]["properties"]["path"]["default"] == "/"
 

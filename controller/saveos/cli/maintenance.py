@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saveos.cli import findings as found
 from saveos.cli import output
 from saveos.cli.archives import (
     Conflict,
@@ -41,6 +42,7 @@ backup = group("Back hosts up now, and bring files back.")
 health = group("Is each host well?")
 maintenance.add_typer(backup, name="backup")
 maintenance.add_typer(health, name="health")
+found.add_to(maintenance)
 OneHost = Annotated[str, typer.Argument(help="Host, by name or id.", metavar="HOST")]
 
 

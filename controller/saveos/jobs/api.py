@@ -1,4 +1,4 @@
-"""Routes of jobs: find, follow, cancel; reports of runs by hand. Retry is in maintenance/api.py."""
+"""Routes of jobs: find, follow, cancel. Retry, and reports of runs by hand, are in maintenance/api.py."""
 
 import uuid
 from typing import Annotated, Literal
@@ -9,8 +9,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from saveos.accounts.access import Actor, describe, require
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, decode_id, split
 from saveos.core.web import SessionDep, StateDep
-from saveos.jobs import logs, reports, service, streams
-from saveos.jobs.schemas import EventOut, JobHostOut, JobOut, LogOut, ReportIn
+from saveos.jobs import logs, service, streams
+from saveos.jobs.schemas import EventOut, JobHostOut, JobOut, LogOut
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -45,15 +45,6 @@ def list_jobs(
     )
     page, following = split(rows, limit, lambda job: [str(job.id)])
     return Page(items=[service.describe(job) for job in page], next=following)
-
-
-@router.post("/reports", status_code=201)
-def report_run(session: SessionDep, actor: Writer, body: ReportIn, response: Response) -> JobOut:
-    """Take the report of a playbook that was run by hand; it becomes a job with trigger `hand`."""
-    job = reports.record(session, actor.tenant_id, body, actor.name)
-    describe(session, f"job:{job.id}", operation=job.operation)
-    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
-    return service.describe(job)
 
 
 @router.get("/{job_id}")

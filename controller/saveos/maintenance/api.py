@@ -1,7 +1,7 @@
 """Routes of operations: the table, starting one, its history; retry of a job."""
 
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
@@ -9,15 +9,29 @@ from saveos.accounts.access import Actor, describe, require
 from saveos.accounts.service import record
 from saveos.core.database import write_lock
 from saveos.core.errors import Forbidden
+from saveos.core.inputs import Text
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
 from saveos.core.web import SessionDep, StateDep
+from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
-from saveos.jobs.schemas import JobOut
-from saveos.maintenance import bulk, service
+from saveos.jobs.schemas import JobOut, ReportIn
+from saveos.maintenance import bulk, findings, service
 from saveos.maintenance.inventory import inventory
 from saveos.maintenance.operations import OPERATIONS
-from saveos.maintenance.schemas import BackupIn, BulkIn, BulkOut, OperationOut, StartIn, Targets
+from saveos.maintenance.schemas import (
+    BackupIn,
+    BulkIn,
+    BulkOut,
+    FindingOut,
+    FixIn,
+    FixOut,
+    OperationOut,
+    ResultDetail,
+    ResultOut,
+    StartIn,
+    Targets,
+)
 
 router = APIRouter()
 
@@ -38,11 +52,91 @@ def list_operations(_actor: Reader) -> Page[OperationOut]:
                 needs=each.needs,
                 right=each.right,
                 timeout=each.timeout,
+                tells_findings=each.tells_findings,
+                fix_parameter=each.fix_parameter,
                 parameters=each.parameters.model_json_schema(),
             )
             for each in OPERATIONS.values()
         ]
     )
+
+
+@router.get("/maintenance/results", tags=["maintenance"])
+def list_results(
+    session: SessionDep,
+    actor: Reader,
+    operation: Text = "",
+    host: Text = "",
+    job: uuid.UUID | None = None,
+    mode: Literal["", "run", "check"] = "",
+    state: Literal["", "ok", "warning", "critical"] = "",
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[ResultOut]:
+    """List what operations came to on hosts, newest first; the last 100 per host and operation are kept."""
+    rows = findings.list_results(
+        session,
+        actor.tenant_id,
+        operation=operation,
+        host_id=get_host(session, actor.tenant_id, host).id if host else None,
+        job_id=job,
+        mode=mode,
+        state=state,
+        before=decode_id(cursor),
+        limit=limit + 1,
+    )
+    page, following = split(rows, limit, lambda row: [str(row[0].id)])
+    return Page(items=[ResultOut.of(result, name) for result, name in page], next=following)
+
+
+@router.get("/maintenance/results/{result_id}", tags=["maintenance"])
+def get_result(session: SessionDep, actor: Reader, result_id: uuid.UUID) -> ResultDetail:
+    """Show a result with its findings, and what is new, gone and the same since the result before."""
+    result, host = findings.get_result(session, actor.tenant_id, result_id)
+    return ResultDetail.compared(result, host, findings.before(session, result))
+
+
+@router.get("/maintenance/findings", tags=["maintenance"])
+def list_findings(
+    session: SessionDep,
+    actor: Reader,
+    operation: Text = "",
+    severity: Literal["", "critical", "warning", "info"] = "",
+    host: Text = "",
+    group: Text = "",
+    open: bool = True,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[FindingOut]:
+    """List findings, the worst first; with open=false those of the last 90 days that are resolved, too."""
+    rows = findings.list_findings(
+        session,
+        actor.tenant_id,
+        operation=operation,
+        severity=severity,
+        host_id=get_host(session, actor.tenant_id, host).id if host else None,
+        group=group,
+        open_only=open,
+        after=findings.decode_place(cursor),
+        limit=limit + 1,
+    )
+    page, following = split(rows, limit, lambda row: [row[0].rank, str(row[0].id)])
+    return Page(items=[FindingOut.of(finding, name) for finding, name in page], next=following)
+
+
+@router.post("/maintenance/findings/fix", status_code=202, tags=["maintenance"])
+def fix_findings(
+    request: Request,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("jobs:write"))],
+    body: FixIn,
+) -> FixOut:
+    """Let operations mend findings: the operation runs again with what it is to mend; 202 with its jobs."""
+    made = service.fix(session, actor, body.findings, mode=body.mode, trigger=door(request, actor))
+    describe(
+        session, "findings", mode=body.mode, findings=len(body.findings), jobs=[str(job.id) for job in made]
+    )
+    return FixOut(jobs=[jobs.describe(job) for job in made])
 
 
 @router.get("/maintenance/{operation}", tags=["maintenance"])
@@ -129,6 +223,20 @@ def get_inventory(
         write_lock(session)
         record(session, actor.tenant_id, actor.name, "read inventory", "secrets", address=actor.address)
     return inventory(session, state.settings, actor.tenant_id, secrets=secrets)
+
+
+@router.post("/jobs/reports", status_code=201, tags=["jobs"])
+def report_run(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("jobs:write"))],
+    body: ReportIn,
+    response: Response,
+) -> JobOut:
+    """Take the report of a playbook that was run by hand; it becomes a job with trigger `hand`."""
+    job = service.take_report(session, actor.tenant_id, body, actor.name)
+    describe(session, f"job:{job.id}", operation=job.operation)
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return jobs.describe(job)
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202, tags=["jobs"])

@@ -1,57 +1,34 @@
 """THE table of operations. Routes, commands, history and tests follow from it; a new operation is one entry.
 
-An operation's playbook is `playbooks/<name>.yml` (provision: site.yml). Its typed parameters reach the
-play as `maintenance_<parameter>`.
+An operation's playbook is `playbooks/<name>.yml` (provision: site.yml). Its typed parameters (parameters.py)
+reach the play as `maintenance_<parameter>`.
+
+An operation that tells findings returns from its module `saveos: {<name>: RESULT}`, with RESULT made by
+`plugins/module_utils/findings.py`, in check mode as well as in a run. Its entry says `supports_check=True`,
+`done_key=<name>`, `on_result=findings.record`, and `fix_parameter` where it can mend what it finds. Routes,
+history, alert, dashboard page and `saveos maintenance results|findings|fix` follow from that.
 """
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from sqlalchemy.orm import Session
 
-from saveos.core.inputs import AbsolutePath, RequestModel
+from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import results
-from saveos.policies.schemas import Excludes
-from saveos.restores.schemas import ArchiveReference, Selection
+from saveos.maintenance import findings, results
+from saveos.maintenance.parameters import (
+    BrowseParameters,
+    DependenciesParameters,
+    DrillParameters,
+    MeasureParameters,
+    NoParameters,
+    RestoreParameters,
+)
 from saveos.restores.service import TIMEOUT as RESTORE_TIMEOUT
 
 OnResult = Callable[[Session, Job, JobHost], None]
-
-
-class NoParameters(RequestModel):
-    """An operation that needs to know nothing but its hosts."""
-
-
-class RestoreParameters(Selection):
-    """What to bring back, and to where on the host; an empty destination is a staging directory."""
-
-    archive: ArchiveReference = "latest"
-
-
-class BrowseParameters(RequestModel):
-    """The directory of an archive to list."""
-
-    archive: ArchiveReference = "latest"
-    repository_id: uuid.UUID | None = None
-    path: AbsolutePath = "/"
-
-
-class MeasureParameters(RequestModel):
-    """What to measure; without sources, what the host's policy says."""
-
-    sources: Annotated[list[AbsolutePath], Field(max_length=1000)] = Field([])
-    excludes: Excludes = Field([])
-
-
-class DrillParameters(RequestModel):
-    """How many files a drill restores; a seed draws the same files of an archive again, -1 others."""
-
-    sample: int = Field(20, ge=1, le=1000)
-    seed: int = Field(-1, ge=-1, lt=2**63)
 
 
 @dataclass(frozen=True)
@@ -63,6 +40,8 @@ class Operation:
     the key of a host's result with which it is done. `servers` takes the targets' storage servers along.
     `exclusive` operations lease their hosts and repositories; the others only read and run beside any.
     One that `configures` takes hosts that are not provisioned yet, and gets the policy's secrets.
+    `fix_parameter` names the parameter (a list of references, `Fixes`) with which a run mends findings:
+    `id`, or `id:subject` where the finding has a subject. A Fix button runs the operation with it.
     """
 
     name: str
@@ -80,6 +59,12 @@ class Operation:
     stop_playbook: str = ""
     done_key: str = ""
     on_result: OnResult | None = None
+    fix_parameter: str = ""
+
+    @property
+    def tells_findings(self) -> bool:
+        """Whether its results are records with findings."""
+        return self.on_result is findings.record
 
 
 OPERATIONS = {
@@ -151,6 +136,17 @@ OPERATIONS = {
             timeout=600,
             done_key="health",
             on_result=results.examined,
+        ),
+        Operation(
+            "dependencies",
+            "dependencies.yml",
+            "Audit and update what hosts depend on",
+            DependenciesParameters,
+            supports_check=True,
+            needs="both",
+            done_key="dependencies",
+            on_result=findings.record,
+            fix_parameter="fixes",
         ),
     )
 }

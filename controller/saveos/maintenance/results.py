@@ -152,10 +152,10 @@ def provisioned(session: Session, job: Job, row: JobHost) -> None:
 
     Nor does a host that was taken out while the play ran: its tokens have ended for good.
     """
-    host = _host(session, row)
+    host = host_of(session, row)
     if host is None or job.mode == "check" or host.state == "decommissioned":
         return
-    found = _parsed(Provisioned, row.result)
+    found = parsed(Provisioned, row.result)
     if found.identity:
         host.agent_public_key = found.identity.public_key or host.agent_public_key
         host.facts = host.facts | {"host_keys": found.identity.host_keys}
@@ -202,7 +202,7 @@ def _keep_escrow(session: Session, host: Host, told: Sealed) -> None:
 
 def ran(session: Session, job: Job, row: JobHost) -> None:
     """Store the record of a backup or restore, as a check-in would; telling twice changes nothing."""
-    record, host = row.result.get("run"), _host(session, row)
+    record, host = row.result.get("run"), host_of(session, row)
     if host is None or not isinstance(record, dict) or job.mode == "check":
         return
     outcome = record_runs(session, host.tenant_id, host.id, [parse_record(record)])
@@ -212,10 +212,10 @@ def ran(session: Session, job: Job, row: JobHost) -> None:
 
 def drilled(session: Session, job: Job, row: JobHost) -> None:
     """Keep what a drill proved of a host's newest archives, or what failed; telling twice changes nothing."""
-    told, host = row.result.get("drill"), _host(session, row)
+    told, host = row.result.get("drill"), host_of(session, row)
     if host is None or not isinstance(told, dict) or job.mode == "check":
         return
-    found = _parsed(Drilled, told)
+    found = parsed(Drilled, told)
     kept = found.model_dump(mode="json")
     for each in kept["repositories"]:
         each["failed"], each["databases"] = each["failed"][:100], each["databases"][:100]
@@ -237,12 +237,12 @@ def restored(session: Session, job: Job, row: JobHost) -> None:
     run = row.result.get("run")
     told = row.result.get("plan") if job.mode == "check" else isinstance(run, dict) and run.get("restore")
     if isinstance(told, dict):
-        record_outcome(session, job, _parsed(Outcome, told).model_dump(mode="json"))
+        record_outcome(session, job, parsed(Outcome, told).model_dump(mode="json"))
 
 
 def examined(session: Session, job: Job, row: JobHost) -> None:
     """Keep what the host said about its health, and what a storage server saw of its repositories."""
-    health, storage, host = row.result.get("health"), row.result.get("storage"), _host(session, row)
+    health, storage, host = row.result.get("health"), row.result.get("storage"), host_of(session, row)
     if host is None:
         return
     if isinstance(health, dict):
@@ -250,7 +250,7 @@ def examined(session: Session, job: Job, row: JobHost) -> None:
         record_seen(host)
         touch(session, host.tenant_id, "hosts")
     if isinstance(storage, dict) and host.is_storage_server:
-        _stored(session, host, _parsed(StorageSeen, storage), row.started_at or now())
+        _stored(session, host, parsed(StorageSeen, storage), row.started_at or now())
 
 
 def _stored(session: Session, server: Host, seen: StorageSeen, began: datetime) -> None:
@@ -265,12 +265,13 @@ def _stored(session: Session, server: Host, seen: StorageSeen, began: datetime) 
     touch(session, server.tenant_id, "hosts")
 
 
-def _host(session: Session, row: JobHost) -> Host | None:
+def host_of(session: Session, row: JobHost) -> Host | None:
     """Return the row's host, locked: `health` may tell of it while another job does."""
     return session.get(Host, row.host_id, with_for_update=True) if row.host_id else None
 
 
-def _parsed(model: type[Told], data: dict[str, Any]) -> Told:
+def parsed(model: type[Told], data: dict[str, Any]) -> Told:
+    """Return what a host told, checked. Raises Invalid naming the first fault."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

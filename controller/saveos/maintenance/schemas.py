@@ -1,5 +1,7 @@
 """What travels about operations."""
 
+import uuid
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -7,6 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 from saveos.core.inputs import RequestModel, Text
 from saveos.hosts.schemas import GroupName, HostState, Protection, Reference, Tags
 from saveos.jobs.schemas import JobOut
+from saveos.maintenance.findings import Severity, compare
+from saveos.maintenance.models import Finding, MaintenanceResult
 
 References = Annotated[list[Reference], Field(max_length=10_000)]
 
@@ -43,7 +47,106 @@ class OperationOut(BaseModel):
     needs: str
     right: str
     timeout: int
+    tells_findings: bool
+    fix_parameter: str
     parameters: dict[str, Any]
+
+
+class ResultOut(BaseModel):
+    """What a run of an operation came to on a host; the counts are of findings that it left open."""
+
+    id: uuid.UUID
+    operation: str
+    host: str
+    host_id: uuid.UUID
+    job_id: uuid.UUID | None
+    mode: Literal["run", "check"]
+    at: datetime
+    state: Literal["ok", "warning", "critical"]
+    critical: int
+    warning: int
+    info: int
+    fixed: int
+    summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, result: MaintenanceResult, host: str) -> "ResultOut":
+        """Describe a result of a host of this name."""
+        return cls(**_fields(result, host))
+
+
+class ToldFinding(BaseModel):
+    """A finding as a run told it; in a check `fixed` says what a run would mend."""
+
+    id: str
+    severity: Severity
+    subject: str
+    title: str
+    evidence: str
+    fix: str
+    fixable: bool
+    fixed: bool
+
+
+class ResultDetail(ResultOut):
+    """A result with its findings; `before` is the result it is compared with."""
+
+    findings: list[ToldFinding]
+    before: uuid.UUID | None
+    new: list[ToldFinding]
+    gone: list[ToldFinding]
+    same: list[ToldFinding]
+
+    @classmethod
+    def compared(cls, result: MaintenanceResult, host: str, before: MaintenanceResult | None) -> "ResultDetail":
+        """Describe a result beside the one before."""
+        found = result.findings
+        changes = compare(found, before.findings if before else [])
+        return cls(**_fields(result, host), findings=found, before=before.id if before else None, **changes)
+
+
+def _fields(result: MaintenanceResult, host: str) -> dict[str, Any]:
+    names = set(ResultOut.model_fields) - {"host"}
+    return {name: getattr(result, name) for name in names} | {"host": host}
+
+
+class FindingOut(BaseModel):
+    """Something that an operation found on a host, and is open since `first_seen` until `resolved_at`."""
+
+    id: uuid.UUID
+    operation: str
+    host: str
+    host_id: uuid.UUID
+    kind: str
+    subject: str
+    severity: Severity
+    title: str
+    evidence: str
+    fix: str
+    fixable: bool
+    result_id: uuid.UUID
+    first_seen: datetime
+    last_seen: datetime
+    resolved_at: datetime | None
+
+    @classmethod
+    def of(cls, finding: Finding, host: str) -> "FindingOut":
+        """Describe a finding on a host of this name."""
+        names = set(cls.model_fields) - {"host"}
+        return cls(host=host, **{name: getattr(finding, name) for name in names})
+
+
+class FixIn(RequestModel):
+    """Findings to mend, by id; with mode check what would be done is only told."""
+
+    findings: Annotated[list[uuid.UUID], Field(min_length=1, max_length=1000)]
+    mode: Literal["run", "check"] = "run"
+
+
+class FixOut(BaseModel):
+    """The jobs that mend them: one for all hosts on which the same is to be mended."""
+
+    jobs: list[JobOut]
 
 
 BulkAction = Literal[

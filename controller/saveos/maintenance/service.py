@@ -6,15 +6,19 @@ from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import select
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from saveos.accounts.access import Actor
-from saveos.core.errors import Forbidden, Invalid, NotFound
+from saveos.core.errors import Forbidden, Invalid, NotFound, Problem
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.hosts.service import find_hosts, get_host
+from saveos.jobs import reports
 from saveos.jobs import service as jobs
-from saveos.jobs.models import Job
+from saveos.jobs.models import Job, JobHost
+from saveos.jobs.schemas import ReportIn
 from saveos.jobs.service import Member
+from saveos.maintenance import findings
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.schemas import Targets
 from saveos.repositories.service import of_hosts
@@ -116,6 +120,61 @@ def retry(
     if job is made:
         restores.repeat(session, before, job)
     return job
+
+
+def take_over(session: Session, operation: Operation, job: Job, row: JobHost) -> None:
+    """Let the operation take over a host's result; one that cannot be used is that host's error only."""
+    if operation.on_result is None:
+        return
+    try:
+        with session.begin_nested():
+            operation.on_result(session, job, row)
+    except (Problem, IntegrityError, DataError) as error:
+        session.refresh(row)
+        row.error = (error.detail if isinstance(error, Problem) else "its result could not be stored")[:2000]
+
+
+def take_report(session: Session, tenant_id: uuid.UUID, report: ReportIn, who: str) -> Job:
+    """Make a job of a run by hand; what it found is kept as that of any other run. Raises Invalid."""
+    job = reports.record(session, tenant_id, report, who)
+    operation = OPERATIONS.get(job.operation)
+    if operation and operation.tells_findings:
+        for row in jobs.list_hosts(session, job):
+            take_over(session, operation, job, row)
+    return job
+
+
+def fix(
+    session: Session, actor: Actor, ids: Sequence[uuid.UUID], *, mode: str = "run", trigger: str = "api"
+) -> list[Job]:
+    """Queue what mends findings: one job for all hosts on which the same is to be mended.
+
+    Raises Invalid where one is unknown, resolved, or not for the operation to mend; Forbidden as the
+    operation itself would. Nothing is made then.
+    """
+    found = findings.find(session, actor.tenant_id, list(dict.fromkeys(ids)))
+    for each in found:
+        if not each.fixable or not get_operation(each.operation).fix_parameter:
+            raise Invalid(
+                f"{each.operation} cannot mend {each.kind} by itself: {each.fix[:300]}", field="findings"
+            )
+    made = []
+    for (name, references), hosts in findings.by_fix(found).items():
+        operation = get_operation(name)
+        check_right(actor, operation)
+        made.append(
+            start(
+                session,
+                actor.tenant_id,
+                name,
+                Targets(hosts=[str(host) for host in hosts]),
+                mode=mode,
+                parameters={operation.fix_parameter: list(references)},
+                requested_by=actor.name,
+                trigger=trigger,
+            )
+        )
+    return made
 
 
 def _restore(
