@@ -14,6 +14,7 @@ from saveos.runner.events import Line
 
 MAX_TASKS = 200
 MAX_ERROR = 2000
+LEFT_ALONE = "It was left alone, since a host before it failed: mend that one, then retry the job."
 TASK_STATES = frozenset({"ok", "changed", "failed", "unreachable", "skipped", "ignored"})
 
 
@@ -40,7 +41,7 @@ def _apply(session: Session, job: Job, lines: Iterable[Line], done_key: str) -> 
         if "stats" in line:
             for name, counts in line["stats"].items():
                 if name in rows:
-                    _recap(rows[name], counts)
+                    _recap(rows[name], counts, done_key)
                     told[name] = rows[name]
         elif (row := rows.get(line.get("start") or line.get("h") or "")) and _event(row, line, done_key):
             told[row.name] = row
@@ -89,7 +90,7 @@ def _event(row: JobHost, line: Line, done_key: str) -> bool:
     return news
 
 
-def _recap(row: JobHost, counts: dict[str, Any]) -> None:
+def _recap(row: JobHost, counts: dict[str, Any], done_key: str) -> None:
     row.counts = counts
     if counts["unreachable"]:
         state = "unreachable"
@@ -99,7 +100,10 @@ def _recap(row: JobHost, counts: dict[str, Any]) -> None:
         state = "changed"
     else:
         state = "ok" if counts["ok"] else "skipped"
-    _end(row, state, row.error if state in ("failed", "unreachable") else "")
+    error = row.error if state in ("failed", "unreachable") else ""
+    if state == "ok" and done_key and not row.result:  # a play that goes host by host ended before it
+        state, error = "canceled", LEFT_ALONE
+    _end(row, state, error)
 
 
 def _end(row: JobHost, state: str, error: str = "") -> None:

@@ -63,6 +63,19 @@ def test_results_merge_and_the_done_key_ends_a_host(running: Any, jobs: Any) -> 
     assert jobs.get(running.job_id).hosts_done == 1
 
 
+def test_host_that_the_play_never_came_to_is_canceled(running: Any, jobs: Any) -> None:
+    """A play in batches reaches all hosts first, and ends at the batch in which one fails."""
+    running(
+        line(1, "ok", "a", "reach"),
+        line(2, "ok", "b", "reach"),
+        line(3, "failed", "a", "update", "ill", r={"dependencies": {}}),
+        line(4, "recap", stats={"a": counts(ok=1, failed=1), "b": counts(ok=1)}),
+        done_key="dependencies",
+    )
+    a, b = jobs.hosts(running.job_id)
+    assert (a.state, b.state, b.error) == ("failed", "canceled", progress.LEFT_ALONE)
+
+
 def test_stored_lines_are_passed_over(running: Any, jobs: Any, database: Any) -> None:
     batch = [line(1, "ok", "a", "one"), line(2, "ok", "a", "two")]
     running(*batch)
