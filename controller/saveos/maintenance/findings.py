@@ -228,7 +228,8 @@ def list_findings(
     limit: int,
 ) -> list[tuple[Finding, str]]:
     """Return findings with their hosts' names, the worst first; open ones only of hosts in care."""
-    query: Select[Any] = select(Finding, Host.name)
+    columns: tuple[Any, ...] = (Finding, Host.name)
+    query: Select[Any] = select(*columns)
     query = query.join(Host, Host.id == Finding.host_id).where(Finding.tenant_id == tenant_id)
     query = query.where(Finding.operation == operation) if operation else query
     query = query.where(Finding.rank == SEVERITIES.index(severity)) if severity else query
