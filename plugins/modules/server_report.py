@@ -145,7 +145,8 @@ def measured(path, uid, deadline):
     size = foreign = 0
     for _entry, found in walk(path):
         size += found.st_size if stat.S_ISREG(found.st_mode) else 0
-        foreign += found.st_uid != uid
+        guarded = found.st_uid == 0 and stat.S_ISREG(found.st_mode) and found.st_mode & 0o777 == 0o440
+        foreign += found.st_uid != uid and not guarded  # what the guard has copied is root's, and read by the group
         if time.monotonic() > deadline:
             return None
     return size, foreign

@@ -1,0 +1,83 @@
+#!/usr/bin/python
+# Copyright: the SaveOS contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, read
+
+DOCUMENTATION = r"""
+module: server_guard
+short_description: Put the guard of repositories in place
+version_added: 0.3.0
+author: The SaveOS contributors (@saveos)
+description:
+  - Installs C(/usr/local/sbin/saveos-guard) and C(/etc/saveos/guard.json). Repositories that are known to the
+    guard and not named here stay known.
+options:
+  program:
+    description: The guard's text.
+    type: str
+    required: true
+  settings:
+    description: Its settings.
+    type: dict
+    required: true
+  repositories:
+    description: Repositories with V(id), V(quota) and V(append_only).
+    type: list
+    elements: dict
+    default: []
+  borg:
+    description: The borg that serves and compacts.
+    type: str
+    default: /opt/saveos/server/borg
+attributes:
+  check_mode: {support: full, description: Says what would be made.}
+"""
+
+EXAMPLES = r"""
+- name: Put the guard in place
+  saveos.fleet.server_guard:
+    program: "{{ lookup('ansible.builtin.file', 'saveos-guard', rstrip=false) }}"
+    settings: {root: /srv/saveos, user: saveos-borg, hold_days: 14}
+"""
+
+RETURN = r"""# """
+
+PROGRAM = "/usr/local/sbin/saveos-guard"
+SETTINGS = "/etc/saveos/guard.json"
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "program": {"required": True},
+            "settings": {"type": "dict", "required": True},
+            "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
+            "borg": {"default": "/opt/saveos/server/borg"},
+        },
+        supports_check_mode=True,
+    )
+    host = Converge(module)
+    try:
+        known = json.loads(read(SETTINGS) or "{}").get("repositories", {})
+    except (ValueError, AttributeError):
+        known = {}
+    for item in module.params["repositories"]:
+        known[item["id"]] = {
+            "quota": str(item.get("quota") or ""),
+            "append_only": bool(item.get("append_only", True)),
+        }
+    settings = {"schema": 1, **module.params["settings"], "borg": module.params["borg"], "repositories": known}
+    host.directory("/etc/saveos", 0o755)
+    host.directory("/var/lib/saveos-guard", 0o711)
+    host.file(SETTINGS, json.dumps(settings, indent=1, sort_keys=True) + "\n", 0o600)
+    host.file(PROGRAM, module.params["program"], 0o755)
+    host.exit()
+
+
+if __name__ == "__main__":
+    main()
