@@ -214,14 +214,15 @@ def server_repositories(server, hostvars, groups):
         entries = variables.get("agent_repositories") or default_repositories(host, groups)
         for item in agent_repositories(entries, host, hostvars, groups):
             if item["kind"] == "ssh" and item["server"] == server:
-                wanted.append(
-                    {
-                        "id": item["id"],
-                        "public_key": identity["public_key"],
-                        "quota": item["quota"],
-                        "append_only": True,
-                    }
-                )
+                entry = {
+                    "id": item["id"],
+                    "public_key": identity["public_key"],
+                    "quota": item["quota"],
+                    "append_only": True,
+                }
+                if identity.get("next_public_key"):  # while the host changes its key
+                    entry["next_public_key"] = identity["next_public_key"]
+                wanted.append(entry)
     return wanted
 
 

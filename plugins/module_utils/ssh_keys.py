@@ -69,8 +69,10 @@ def comment_of(line):
     return last[len(MARK) :] if last.startswith(MARK) else ""
 
 
-def merge(text, lines, absent):
+def merge(text, lines, absent, beside=()):
     """authorized_keys with our lines set and those of `absent` gone; every other line stays where it is.
+
+    `beside` are second lines of repositories in `lines`: new keys of hosts that change theirs.
 
     ValueError when a key serves another repository already, because sshd takes only the first line of a key,
     and when two hosts want one repository, because only one may write to it.
@@ -82,13 +84,16 @@ def merge(text, lines, absent):
                 f"two hosts have the repository {comment_of(line)}: give each host an id of its own in "
                 "agent_repositories"
             )
-    kept, fresh = [], dict(wanted)
+    kept, fresh = [], {repository: [line] for repository, line in wanted.items()}
+    for line in beside:
+        if line not in fresh[comment_of(line)]:
+            fresh[comment_of(line)].append(line)
     for line in text.splitlines():
         repository = comment_of(line)
         if repository in absent or (repository in wanted and repository not in fresh):
             continue  # taken away, or a second line of it: an old key that would still open it
-        kept.append(fresh.pop(repository, line))
-    kept += fresh.values()
+        kept += fresh.pop(repository, [line])
+    kept += [line for both in fresh.values() for line in both]
     owner = {}
     for line in kept:
         repository = comment_of(line)

@@ -33,7 +33,7 @@ options:
     default: /opt/saveos/server/borg
   repositories:
     description: Repositories with V(id), V(public_key), V(quota) and V(append_only). One without a key yet gets
-      only its directory.
+      only its directory; V(next_public_key) is let in beside the other while a host changes its key.
     type: list
     elements: dict
     default: []
@@ -83,16 +83,19 @@ def main():
         host.changed = True
         host.exit(repositories={item["id"]: False for item in wanted})
     parent = os.path.normpath(module.params["root"]) + "/repositories"
-    lines, known = [], {}
+    lines, beside, known = [], [], {}
     try:
         for item in wanted:
             path = f"{parent}/{check_id(item['id'])}"
             if item.get("public_key"):
                 lines.append(authorized_line(module.params["borg"], path, item))
+                if item.get("next_public_key"):
+                    fresh = {**item, "public_key": item["next_public_key"]}
+                    beside.append(authorized_line(module.params["borg"], path, fresh))
             host.directory(path, 0o700, entry.pw_uid, entry.pw_gid)
             known[item["id"]] = os.path.exists(f"{path}/config")
         keys = f"{entry.pw_dir}/.ssh/authorized_keys"
-        content = merge(read(keys) or "", lines, module.params["absent"])
+        content = merge(read(keys) or "", lines, module.params["absent"], beside)
     except ValueError as error:
         host.fail(str(error))
     host.file(keys, content, 0o640, 0, entry.pw_gid)

@@ -252,16 +252,33 @@ def set_agent_token(session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID, 
     if existing is not None:
         raise Conflict(f"{name} reports a token that another host has: was it cloned? Provision it afresh")
     revoke_agent_tokens(session, tenant_id, host_id)
-    session.add(
-        Token(
-            tenant_id=tenant_id,
-            kind="agent",
-            host_id=host_id,
-            name=name[:100],
-            scopes=sorted(AGENT_RIGHTS),
-            hash=hashed,
-        )
-    )
+    _add_agent_token(session, tenant_id, host_id, name, hashed)
+
+
+def agent_token_beside(
+    session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID, name: str, *, current: str, hashed: str
+) -> None:
+    """Accept a host's new token beside the one it came with (both by hash); used by the new one, others end.
+
+    Raises Conflict when another host or user has this hash.
+    """
+    if hashed == current:
+        others = (Token.tenant_id == tenant_id, Token.host_id == host_id, Token.hash != current)
+        session.execute(delete(Token).where(*others))
+        return
+    existing = session.scalar(select(Token).where(Token.hash == hashed))
+    if existing is None:
+        _add_agent_token(session, tenant_id, host_id, name, hashed)
+    elif (existing.tenant_id, existing.host_id) != (tenant_id, host_id):
+        raise Conflict(f"{name} reports a token that another host has: make another one")
+
+
+def _add_agent_token(
+    session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID, name: str, hashed: str
+) -> None:
+    token = Token(tenant_id=tenant_id, kind="agent", host_id=host_id, name=name[:100], hash=hashed)
+    token.scopes = sorted(AGENT_RIGHTS)
+    session.add(token)
     session.flush()
 
 

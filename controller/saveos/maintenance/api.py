@@ -11,12 +11,15 @@ from saveos.core.database import write_lock
 from saveos.core.errors import Forbidden
 from saveos.core.inputs import Text
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
+from saveos.core.security import token_hash
 from saveos.core.web import SessionDep, StateDep
+from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut, ReportIn
 from saveos.maintenance import bulk, findings, service
+from saveos.maintenance import secrets as held
 from saveos.maintenance.inventory import inventory
 from saveos.maintenance.operations import OPERATIONS
 from saveos.maintenance.schemas import (
@@ -32,6 +35,7 @@ from saveos.maintenance.schemas import (
     StartIn,
     Targets,
 )
+from saveos.maintenance.secrets import ControllerSecret, EscrowIn, EscrowKept, SecretOut, TokenTold
 
 router = APIRouter()
 
@@ -253,3 +257,59 @@ def retry_job(
     describe(session, f"job:{job.id}", operation=job.operation, retry_of=str(job_id))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return jobs.describe(job)
+
+
+@router.get("/secrets", tags=["secrets"])
+def list_held_secrets(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("secrets:read", audit=False))],
+    kind: Text = "",
+    host: Text = "",
+    older_than_days: Annotated[int, Query(ge=0, le=36_500)] = 0,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[SecretOut]:
+    """List the secrets that hosts hold: kinds, ages and who uses them, never a value."""
+    rows = held.list_secrets(
+        session,
+        actor.tenant_id,
+        kind=kind,
+        host=host,
+        older_than_days=older_than_days,
+        after=decode_id(cursor),
+        limit=limit + 1,
+    )
+    items, following = split(rows, limit, lambda row: [str(row.id)])
+    return Page(items=items, next=following)
+
+
+@router.get("/secrets/controller", tags=["secrets"])
+def list_controller_secrets(
+    session: SessionDep,
+    state: StateDep,
+    actor: Annotated[Actor, Depends(require("secrets:read", audit=False))],
+) -> list[ControllerSecret]:
+    """List the keys of the controller itself: ages, fingerprints and how to rotate them, never a value."""
+    return held.controller_secrets(session, state.settings, actor.tenant_id)
+
+
+def _agent_host(session: SessionDep, actor: Annotated[Actor, Depends(require("checkins:write"))]) -> Host:
+    if actor.host_id is None:
+        raise Forbidden("only an agent's token can tell of its host")
+    return get_host(session, actor.tenant_id, actor.host_id)
+
+
+AgentHost = Annotated[Host, Depends(_agent_host)]
+
+
+@router.post("/agents/escrow", tags=["secrets"])
+def take_escrow(session: SessionDep, host: AgentHost, body: EscrowIn) -> EscrowKept:
+    """Keep what a host sealed to the recovery key (agent token); the same again changes nothing."""
+    return held.keep_escrow(session, host, body)
+
+
+@router.post("/agents/token", status_code=204, tags=["secrets"])
+def take_agent_token(session: SessionDep, request: Request, host: AgentHost, body: TokenTold) -> None:
+    """Let a host's new token count beside the one shown (agent token); shown itself, it ends the others."""
+    current = token_hash(request.headers["authorization"].partition(" ")[2].strip())
+    held.take_token(session, host, current, body)

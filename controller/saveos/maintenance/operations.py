@@ -17,14 +17,19 @@ from sqlalchemy.orm import Session
 
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import findings, results
+from saveos.maintenance import findings, guard, results, secrets
 from saveos.maintenance.parameters import (
     BrowseParameters,
+    CheckParameters,
     DependenciesParameters,
     DrillParameters,
+    GuardParameters,
     MeasureParameters,
     NoParameters,
     RestoreParameters,
+    SecretsParameters,
+    TransferParameters,
+    UndoParameters,
 )
 from saveos.restores.service import TIMEOUT as RESTORE_TIMEOUT
 
@@ -51,7 +56,7 @@ class Operation:
     right: str = "jobs:write"
     supports_check: bool = False
     idempotent: bool = True
-    needs: Literal["agents", "both"] = "agents"
+    needs: Literal["agents", "servers", "both"] = "agents"
     servers: bool = False
     exclusive: bool = True
     configures: bool = False
@@ -64,7 +69,7 @@ class Operation:
     @property
     def tells_findings(self) -> bool:
         """Whether its results are records with findings."""
-        return self.on_result is findings.record
+        return self.on_result in (findings.record, secrets.told)
 
 
 OPERATIONS = {
@@ -102,6 +107,17 @@ OPERATIONS = {
             on_result=results.restored,
         ),
         Operation(
+            "transfer",
+            "transfer.yml",
+            "Bring paths of an archive to another host, or to who downloads them",
+            TransferParameters,
+            right="restores:write",
+            idempotent=False,
+            timeout=RESTORE_TIMEOUT,
+            stop_playbook="stop.yml",
+            on_result=results.transferred,
+        ),
+        Operation(
             "browse",
             "browse.yml",
             "List a directory of an archive",
@@ -136,6 +152,49 @@ OPERATIONS = {
             timeout=600,
             done_key="health",
             on_result=results.examined,
+        ),
+        Operation(
+            "secrets",
+            "secrets.yml",
+            "Examine and rotate passphrases, SSH keys and tokens of hosts",
+            SecretsParameters,
+            supports_check=True,
+            servers=True,
+            timeout=6 * 3_600,
+            done_key="secrets",
+            on_result=secrets.told,
+            fix_parameter="fixes",
+        ),
+        Operation(
+            "guard",
+            "guard.yml",
+            "Have guards judge, copy and free what policy let go",
+            GuardParameters,
+            needs="servers",
+            exclusive=False,  # the guard's own lock orders its runs
+            done_key="guard",
+            on_result=guard.guarded,
+        ),
+        Operation(
+            "check",
+            "check.yml",
+            "Check repositories: keyless on their server, or with their data on the host",
+            CheckParameters,
+            servers=True,
+            exclusive=False,  # Borg's and the guard's own locks order it; nothing else is held up meanwhile
+            done_key="check",
+            on_result=guard.checked,
+        ),
+        Operation(
+            "undo",
+            "undo.yml",
+            "Roll a repository back to a copy that its guard kept, and mend the host",
+            UndoParameters,
+            right="repositories:undo",
+            supports_check=True,
+            servers=True,
+            done_key="undo",
+            on_result=guard.undone,
         ),
         Operation(
             "dependencies",

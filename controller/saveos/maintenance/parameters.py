@@ -25,6 +25,16 @@ class RestoreParameters(Selection):
     archive: ArchiveReference = "latest"
 
 
+class TransferParameters(Selection):
+    """What of an archive to bring from the host `source` to another, or to who downloads it."""
+
+    archive: ArchiveReference = "latest"
+    repository_id: uuid.UUID
+    transfer: uuid.UUID
+    source: str = Field(max_length=253)
+    staged: bool = False
+
+
 class BrowseParameters(RequestModel):
     """The directory of an archive to list."""
 
@@ -45,6 +55,41 @@ class DrillParameters(RequestModel):
 
     sample: int = Field(20, ge=1, le=1000)
     seed: int = Field(-1, ge=-1, lt=2**63)
+
+
+class SecretsParameters(RequestModel):
+    """What to rotate (`none` only examines), and what is so old that it is a finding."""
+
+    rotate: Literal["none", "passphrase", "ssh-key", "agent-token"] = "none"
+    repository_id: uuid.UUID | None = Field(None, description="Only this repository's passphrase")
+    older_than_days: int = Field(0, ge=0, le=36_500, description="Rotate only what was made so long ago")
+    settle: bool = Field(False, description="Finish interrupted rotations")
+    max_age_days: int = Field(365, ge=0, le=36_500, description="What is older is a finding; 0 is never")
+    fixes: Fixes = Field([])
+
+
+class GuardParameters(RequestModel):
+    """Whether guards only report, which repositories they look at (none: all), and whether they may compact."""
+
+    mode: Literal["run", "report"] = "run"
+    repositories: Annotated[list[uuid.UUID], Field(max_length=1000)] = Field([])
+    compact: bool = Field(True, description="Off: copy, check and judge, but free nothing")
+
+
+class CheckParameters(RequestModel):
+    """How repositories are checked: keyless on their server, or by their host, archives or all data."""
+
+    kind: Literal["keyless", "archives", "data"] = "keyless"
+    repository_ids: Annotated[list[uuid.UUID], Field(max_length=1000)] = Field([])
+
+
+class UndoParameters(RequestModel):
+    """Which repository goes back, and to which of the guard's copies: the latest good one, or one's time."""
+
+    repository_id: uuid.UUID
+    to: str = Field(
+        "latest-good", max_length=40, pattern=r"^(latest-good|\d{4}-\d\d-\d\dT[0-9:.]{5,15}(Z|[+-]\d\d:\d\d)?)$"
+    )
 
 
 Unit = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]*$")]

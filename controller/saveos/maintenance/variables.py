@@ -14,6 +14,7 @@ from saveos.core.settings import Settings
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim
+from saveos.maintenance import guard
 from saveos.maintenance.operations import Operation
 from saveos.policies.fleet import role_variables, secret_variables
 from saveos.runner.directory import Spec, Target
@@ -73,6 +74,7 @@ def _targets(
     chosen = [(row, hosts[row.host_id]) for row in rows if row.host_id in hosts]
     variables = role_variables(session, job.tenant_id, [host for _, host in chosen])
     shared = _shared(session, settings, job.tenant_id)
+    own = guard.variables(session, job, [host for _, host in chosen])
     return tuple(
         Target(
             name=row.name,
@@ -83,7 +85,10 @@ def _targets(
             user=host.user,
             connection=host.connection,
             host_keys=tuple(host.ssh_host_keys),
-            variables=_controller(shared, host) | variables[host.id] | _maintenance(job, host),
+            variables=_controller(shared, host)
+            | variables[host.id]
+            | _maintenance(job, host)
+            | own.get(host.id, {}),
             secrets=_secrets(session, operation, host),
         )
         for row, host in chosen
@@ -93,9 +98,9 @@ def _targets(
 def _groups(operation: Operation, row: JobHost, host: Host) -> tuple[str, ...]:
     """A storage server that only came along is converged as a server, not as an agent."""
     groups = []
-    if host.is_agent and row.is_target:
+    if host.is_agent and row.is_target and operation.needs != "servers":
         groups.append("agents")
-    if host.is_storage_server and operation.needs == "both":
+    if host.is_storage_server and (operation.needs != "agents" or operation.servers):
         groups.append("storage_servers")
     return tuple(groups)
 

@@ -102,3 +102,13 @@ def test_a_refused_key_is_named_by_its_repository():
 def test_a_comment_line_that_ends_like_ours_is_not_ours():
     text = "# see saveos:a\n"
     assert ssh_keys.merge(text, [], ["a"]) == text
+
+
+def test_a_new_key_is_let_in_beside_the_old_one_and_then_alone():
+    stranger, old, new = f"{key(9)} admin@desk", line("a", 1), line("a", 2)
+    both = ssh_keys.merge(f"{old}\n{stranger}\n", [old], [], [new])
+    assert both == f"{old}\n{new}\n{stranger}\n"
+    assert ssh_keys.merge(both, [old], [], [new]) == both
+    assert ssh_keys.merge(both, [new], []) == f"{new}\n{stranger}\n"
+    with pytest.raises(ValueError, match="cannot serve the repositories"):
+        ssh_keys.merge(f"{line('b', 2)}\n", [old], [], [new])
