@@ -7,14 +7,15 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from saveos.accounts.access import Actor, bearer_scheme, client_address, require
-from saveos.checkins import service
+from saveos.checkins import service, versions
 from saveos.checkins.intake import bearer
 from saveos.checkins.schemas import (
     AgentStats,
+    AgentVersions,
     CheckinIn,
     CheckinOut,
     HeartbeatOut,
@@ -26,7 +27,7 @@ from saveos.checkins.schemas import (
 )
 from saveos.core.inputs import Text
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, split, time_and_id
-from saveos.core.web import MAX_BODY, SessionDep, get_state, raw_body, read_body
+from saveos.core.web import MAX_BODY, SessionDep, StateDep, get_state, raw_body, read_body
 
 MAX_STATE = 64 * 1024  # bytes of a heartbeat or a progress
 
@@ -72,6 +73,24 @@ async def tell_progress(request: Request) -> Response:
 def agent_stats(session: SessionDep, actor: Reader) -> AgentStats:
     """Count the fleet's agents by versions, by when they were heard of, and by what needs a look."""
     return service.agent_stats(session, actor.tenant_id)
+
+
+@router.get("/agents/versions")
+def list_agent_versions(
+    session: SessionDep,
+    state: StateDep,
+    actor: Reader,
+    outdated: Annotated[bool, Query(description="Only agents that differ from what is offered")] = False,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[AgentVersions]:
+    """List agents by host, with their versions of agent, borg and borgmatic, and those that are offered."""
+    wanted = versions.offered(state.settings.fleet_dir)
+    rows = versions.list_versions(
+        session, actor.tenant_id, wanted, outdated=outdated, cursor=cursor, limit=limit + 1
+    )
+    items, following = split(rows, limit, lambda row: [row.host])
+    return Page(items=items, next=following)
 
 
 @router.get("/running")

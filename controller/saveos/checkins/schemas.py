@@ -247,3 +247,15 @@ class AgentStats(BaseModel):
     running: int
     skewed: int  # hosts whose clock is more than a minute off
     spooled: int  # hosts with run records still to be delivered
+
+
+class AgentVersions(BaseModel):
+    """What an agent runs, what provisioning would install, and which programs differ."""
+
+    host_id: uuid.UUID
+    host: str
+    agent: str  # "" where the host has not told
+    borg: str
+    borgmatic: str
+    offered: dict[str, str]
+    outdated: list[str]

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from saveos.cli import dependencies, output
 from saveos.cli import findings as found
-from saveos.cli import output
 from saveos.cli.archives import (
     Conflict,
     Destination,
@@ -43,6 +43,7 @@ health = group("Is each host well?")
 maintenance.add_typer(backup, name="backup")
 maintenance.add_typer(health, name="health")
 found.add_to(maintenance)
+dependencies.add_to(maintenance)
 OneHost = Annotated[str, typer.Argument(help="Host, by name or id.", metavar="HOST")]
 
 
