@@ -26,7 +26,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [backup, restore, stop, browse, measure, snapshots, status, health, deliver, drill]
+    choices: [backup, restore, stop, browse, measure, snapshots, status, health, deliver, drill, check]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -108,6 +108,16 @@ options:
     description: Seed that chooses them; -1 takes another each time.
     type: int
     default: -1
+  kind:
+    description: How much a check reads, the lists of archives or all data.
+    type: str
+    choices: [archives, data]
+    default: archives
+  repositories:
+    description: Ids of the repositories to check; empty is all of the host.
+    type: list
+    elements: str
+    default: []
   sources:
     description: Paths to measure.
     type: list
@@ -140,7 +150,7 @@ EXAMPLES = r"""
 RETURN = r"""
 saveos:
   description:
-    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse),
+    - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse), C(check),
       C(measure), C(drill), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
   returned: always where the agent answered
   type: dict
@@ -179,6 +189,8 @@ def arguments(params, check_mode):
         argv.append(f"--path={params['path']}")
     if verb == "drill":
         argv += [f"--sample={params['sample']}"] + ([f"--seed={params['seed']}"] if params["seed"] >= 0 else [])
+    if verb == "check":
+        argv += [f"--kind={params['kind']}"] + [f"--repository={each}" for each in params["repositories"]]
     if verb == "measure":
         argv += [f"--source={path}" for path in params["sources"]]
         argv += [f"--exclude={pattern}" for pattern in params["excludes"]]
@@ -249,9 +261,17 @@ def answer(verb, data):
     if verb in RUNS:
         failed = data["state"] not in ("succeeded", "warning")
         return {"run": trimmed(data)}, not failed, sentence(data) if failed else None
+    return {verb: data}, False, fault(verb, data)
+
+
+def fault(verb, data):
+    """What a drill or a check found; None where it found nothing wrong."""
     if verb == "drill" and data["state"] == "failed":
-        return {verb: data}, False, f"the newest archives cannot be restored as they are: {broken(data)}"
-    return {verb: data}, False, None
+        return f"the newest archives cannot be restored as they are: {broken(data)}"
+    if verb == "check" and any(each["state"] != "ok" for each in data["repositories"]):
+        told = [f"{each['repository_id']}: {each['detail']}" for each in data["repositories"] if each["detail"]]
+        return f"a check found something: {'; '.join(told)}"[:2000]
+    return None
 
 
 def broken(drill):
@@ -273,7 +293,7 @@ def main():
                 "required": True,
                 "choices": [
                     *("backup", "restore", "stop", "browse", "measure"),
-                    *("snapshots", "status", "health", "deliver", "drill"),
+                    *("snapshots", "status", "health", "deliver", "drill", "check"),
                 ],
             },
             "config_dir": {"type": "path", "default": "/etc/saveos"},
@@ -296,6 +316,8 @@ def main():
             },
             "verify": {"type": "bool", "default": True},
             "path": {"default": "/"},
+            "kind": {"choices": ["archives", "data"], "default": "archives"},
+            "repositories": {"type": "list", "elements": "str", "default": []},
             "sample": {"type": "int", "default": 20},
             "seed": {"type": "int", "default": -1},
             "sources": {"type": "list", "elements": "str", "default": []},

@@ -1,12 +1,12 @@
-"""Retention of real archives: what a policy would prune, and what guards are told to expect.
+"""Retention of real archives: what a policy would prune, and what guards are told so that they can judge.
 
-A host prunes by its own zone, which is not known here for sure; where it matters (what a guard may
-take for pruned) an archive counts as expired when any of the zones in question says so.
+A guard works out for itself what retention may have dropped; the controller only says which archives
+hosts told of, and by which rules and zone each host prunes.
 """
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -23,26 +23,21 @@ from saveos.core.errors import Invalid
 from saveos.hosts.models import Host
 from saveos.hosts.service import find_hosts
 from saveos.policies.models import Policy, PolicyVersion
-from saveos.policies.retention import Rules, expiries, kept_now, replay, utc
+from saveos.policies.retention import MOST_STEPS, Rules, expiries, kept_now, utc
 from saveos.repositories.guard import approvals
 from saveos.repositories.models import Approval, Repository
 from saveos.repositories.service import of_hosts
 
 GONE_FOR = timedelta(days=60)  # so long an archive that is gone is told to guards
-AHEAD = timedelta(days=40)
-MOST_REPLAYED = 300  # prunes that are played again, and looked ahead, for one repository
-FUTURE = timedelta(minutes=15)  # an archive that is so far ahead of its report has a false time
 CHECK_DAYS = 7
 # Alerts that say that something is wrong with what is kept; that space runs out must not hold up freeing some.
-HOLDING = ("failed", "silent", "mismatch", "repository_damaged", "drill_failed", "check_failed", "clock")
+HOLDING = ("failed", "mismatch", "repository_damaged", "drill_failed", "check_failed", "clock")
 
 
 class Plan(NamedTuple):
-    """What decides about a host's archives: retentions that may be in force, zones, and when it runs."""
+    """By what a host prunes: its retention, and the zone whose days count."""
 
-    retentions: tuple[dict[str, Any], ...]
-    zones: tuple[str, ...]
-    schedule: str
+    retention: dict[str, Any]
     zone: str
 
 
@@ -124,7 +119,7 @@ def _fates(  # noqa: PLR0917
     at: datetime,
     runs: Sequence[datetime],
 ) -> list[Fate]:
-    times = {archive.id: archive.started_at for archive in archives if not is_protected(archive)}
+    times = {archive.id: archive.started_at for archive in archives if not archive.protected}
     kept, was = kept_now(times, given, zone, at), kept_now(times, before, zone, at)
     gone = expiries(times, given, zone, at, runs) if runs else {}
     return [
@@ -152,18 +147,8 @@ def _totals(fates: Sequence[Fate]) -> SimulationTotals:
     )
 
 
-def is_protected(archive: Archive) -> bool:
-    """Whether a person protected the archive, so that no prune takes it."""
-    return bool(getattr(archive, "protected_at", None))
-
-
-def is_requested(archive: Archive) -> bool:
-    """Whether a person had the archive deleted."""
-    return bool(getattr(archive, "removal_requested_at", None))
-
-
-def _runs(schedule: str, zone: str, after: datetime, until: datetime, most: int = 10_000) -> list[datetime]:
-    return list(takewhile(lambda run: run <= until, next_runs(schedule, after, zone, most)))
+def _runs(schedule: str, zone: str, after: datetime, until: datetime) -> list[datetime]:
+    return list(takewhile(lambda run: run <= until, next_runs(schedule, after, zone, MOST_STEPS)))
 
 
 # ---- what a guard is told ---------------------------------------------------------------------------------
@@ -172,8 +157,8 @@ def _runs(schedule: str, zone: str, after: datetime, until: datetime, most: int 
 def told(session: Session, server: Host, at: datetime | None = None) -> str:
     """Return the controller's word to a storage server's guard, as JSON: one text, since there is much of it.
 
-    Of each repository the archives that live by the host's word or are gone lately, each with the
-    time from which policy may have dropped it; approvals; open alerts. Nothing in it is secret.
+    Of each repository the archives that live by the host's word or are gone lately, by what the host
+    prunes, approvals, and open alerts. Nothing in it is secret.
     """
     at = at or now()
     query = (
@@ -189,7 +174,7 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
     approved = approvals(session, ids, valid_at=at)
     repositories = {
         str(repository.id): _told_of(
-            archives.get(repository.id, []), plans[host.id], at, approved.get(repository.id, [])
+            archives.get(repository.id, []), plans[host.id], approved.get(repository.id, [])
         )
         | {"open_alerts": sorted(alerts.get(host.id, set()))}
         for repository, host in rows
@@ -200,10 +185,7 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
     return json.dumps(word, separators=(",", ":"), ensure_ascii=True)
 
 
-def _told_of(
-    archives: Sequence[Archive], plan: Plan, at: datetime, approved: Sequence[Approval]
-) -> dict[str, Any]:
-    expected = expected_expiries(archives, plan, at)
+def _told_of(archives: Sequence[Archive], plan: Plan, approved: Sequence[Approval]) -> dict[str, Any]:
     return {
         "archives": [
             {
@@ -212,13 +194,12 @@ def _told_of(
                 "at": utc(archive.started_at),
                 "files": archive.files,
                 "size": archive.original_size,
-                "expires_at": utc(expected[archive.id]) if archive.id in expected else None,
-                "requested": is_requested(archive),
-                "protected": is_protected(archive),
+                "requested": archive.removed_why == "request",
+                "protected": archive.protected,
             }
             for archive in archives
         ],
-        "retention": plan.retentions[0],
+        "retention": plan.retention,
         "zone": plan.zone,
         "check_days": CHECK_DAYS,
         "approvals": [
@@ -234,42 +215,8 @@ def _told_of(
     }
 
 
-def expected_expiries(archives: Sequence[Archive], plan: Plan, at: datetime) -> dict[uuid.UUID, datetime]:
-    """Return from when on policy may have dropped each archive; one that is not named it still keeps.
-
-    Times are the earliest that any retention and zone in question give. An archive whose time is
-    ahead of its own report cannot make others expire.
-    """
-    times = {
-        archive.id: archive.started_at
-        for archive in archives
-        if archive.started_at <= archive.reported_at + FUTURE and not is_protected(archive)
-    }
-    earliest: dict[uuid.UUID, datetime] = {}
-    for retention in plan.retentions:
-        for zone in plan.zones:
-            for identity, moment in _expire(times, retention, zone, plan, at):
-                earliest[identity] = min(moment, earliest.get(identity, moment))
-    return earliest
-
-
-def _expire(
-    times: Mapping[uuid.UUID, datetime], retention: Mapping[str, Any], zone: str, plan: Plan, at: datetime
-) -> Iterator[tuple[uuid.UUID, datetime]]:
-    try:
-        newest = sorted(times.values(), reverse=True)[:MOST_REPLAYED]
-        since = max(at - GONE_FOR, newest[-1]) if newest else at
-        dropped = replay(times, retention, zone, since, at)
-    except ValueError:
-        return  # a retention that Borg does not know prunes nothing
-    yield from dropped.items()
-    standing = {identity: began for identity, began in times.items() if identity not in dropped}
-    runs = _runs(plan.schedule, plan.zone, at, at + AHEAD, MOST_REPLAYED)
-    yield from expiries(standing, retention, zone, at, runs).items()
-
-
 def _plans(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host]) -> dict[uuid.UUID, Plan]:
-    """Return each host's plan: its policy's retention, and what it was last provisioned with."""
+    """Return by what each host prunes: what it was last provisioned with, else what its policy says now."""
     policies = {each.id: each for each in session.scalars(select(Policy).where(Policy.tenant_id == tenant_id))}
     default = next((each for each in policies.values() if each.is_default), None)
     applied = sorted({host.applied_version_id for host in hosts if host.applied_version_id})
@@ -281,15 +228,13 @@ def _plans(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host]) -> dic
     found: dict[uuid.UUID, Plan] = {}
     for host in hosts:
         policy = (policies.get(host.policy_id) if host.policy_id else None) or default
+        present = {"retention": policy.retention, "zone": policy.zone} if policy else {}
+        known = present | documents.get(host.applied_version_id, {})
         own = host.variables.get("agent_retention")
-        ours = policy.retention if policy else {}
-        retentions: list[dict[str, Any]] = [own if isinstance(own, dict) else ours]
-        before = documents.get(host.applied_version_id, {}).get("retention")
-        if isinstance(before, dict) and before not in retentions and not own:
-            retentions.append(before)
-        zone = policy.zone if policy else "UTC"
-        schedule = policy.schedule if policy else "0 2 * * *"
-        found[host.id] = Plan(tuple(retentions), tuple(dict.fromkeys((zone, "UTC"))), schedule, zone)
+        retention = own if isinstance(own, dict) else known.get("retention") or {}
+        found[host.id] = Plan(
+            retention, str(host.variables.get("agent_schedule_zone") or known.get("zone") or "UTC")
+        )
     return found
 
 

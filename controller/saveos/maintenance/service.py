@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from saveos.accounts.access import Actor
-from saveos.core.errors import Forbidden, Invalid, NotFound, Problem
+from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.hosts.service import find_hosts, get_host
 from saveos.jobs import reports
@@ -18,12 +18,14 @@ from saveos.jobs import service as jobs
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.schemas import ReportIn
 from saveos.jobs.service import Member
-from saveos.maintenance import findings
+from saveos.maintenance import findings, guard
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.schemas import Targets
 from saveos.repositories.service import of_hosts
 from saveos.restores import service as restores
 from saveos.restores.schemas import Selection
+
+TRANSFER = "transfer"
 
 
 def get_operation(name: str) -> Operation:
@@ -75,6 +77,10 @@ def start(
     if name == "restore":
         caller = {"requested_by": requested_by, "trigger": trigger, "idempotency_key": idempotency_key}
         return _restore(session, tenant_id, hosts, values, preview=mode == "check", **caller)
+    if name == TRANSFER:
+        raise Invalid("a transfer belongs to a restore: ask for that, with target_host or download")
+    if name == "undo":
+        guard.check_undo(session, hosts, values)
     asked = jobs.fingerprint(name, targets.model_dump(), mode, values)
     if job := jobs.known(session, tenant_id, idempotency_key, asked):
         return job
@@ -110,6 +116,8 @@ def retry(
     Raises NotFound, Conflict, and Forbidden as the operation itself would.
     """
     before = jobs.get_job(session, actor.tenant_id, job_id)
+    if before.operation == TRANSFER:
+        raise Conflict("a transfer is not repeated by itself: ask for the restore or download anew")
     if before.operation in OPERATIONS:  # else it was run by hand, and is refused below
         check_right(actor, OPERATIONS[before.operation], before.parameters)
     asked = jobs.fingerprint("retry", job_id)
@@ -261,8 +269,10 @@ def fault(operation: Operation, host: Host) -> str:
         return "was taken out: add it again with POST /api/v1/hosts"
     if host.state == "paused":
         return "is paused: resume it with PATCH /api/v1/hosts"
-    if operation.needs == "agents" and not host.is_agent:
-        return f"is no agent, so {operation.name} is not for it"
+    suits = {"agents": host.is_agent, "servers": host.is_storage_server}.get(operation.needs, True)
+    if not suits:
+        what = "agent" if operation.needs == "agents" else "storage server"
+        return f"is no {what}, so {operation.name} is not for it"
     if not operation.configures and host.state == "pending":
         return "is not provisioned yet: run provision on it first"
     if host.connection == "ssh" and not host.ssh_host_keys:

@@ -6,7 +6,6 @@ oldest archive. Periods are those of the zone of the host that prunes. A propert
 the real `borg prune --dry-run --list`.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -98,26 +97,6 @@ def kept_now(
     rules = Rules(retention, zone)
     moments = sorted((rules.moment(key, began) for key, began in archives.items()), key=_began, reverse=True)
     return rules.kept(moments, at)
-
-
-def replay(
-    archives: Mapping[Key, datetime], retention: Mapping[str, Any], zone: str, since: datetime, until: datetime
-) -> dict[Key, datetime]:
-    """Return which archives are pruned, and when, were there a prune after each archive from `since` on.
-
-    What began before `since` is all there at `since`.
-    """
-    rules = Rules(retention, zone)
-    moments = sorted((rules.moment(key, began) for key, began in archives.items()), key=_began)
-    begins = bisect_right([each.at for each in moments], since)
-    standing = moments[:begins][::-1]
-    dropped: dict[Key, datetime] = {}
-    for step in (*moments[begins:], None):
-        at = step.at if step else until
-        if step:
-            standing = [step, *standing]
-        standing = _prune(rules, standing, at, dropped)
-    return dropped
 
 
 def expiries(

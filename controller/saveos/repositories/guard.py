@@ -6,7 +6,7 @@ destroy anything: an approval is told to the guard, which judges it for itself.
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,8 @@ from saveos.repositories.models import Approval, Check, Guard, GuardState, Repos
 KEEP_CHECKS = 50  # of a repository
 KEEP_SAMPLES = timedelta(days=800)
 GRAVEST = ("failed", "damaged")
+# Reasons that a person may lift; guards know no others.
+LIFTED = ("vanished", "shrunk", "future", "unexpected", "freeable", "tampered", "key")
 
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -50,10 +52,12 @@ class Destroyed(BaseModel):
 
 
 class Reason(BaseModel):
-    """Why a guard does not compact a repository; `bytes` and `archives` are what it is about."""
+    """Why a guard does not compact a repository, or what it noticed; `holds` says which."""
 
     code: Code
     message: Line = ""
+    level: Literal["info", "warning", "critical"] = "warning"
+    holds: bool = True
     would_destroy: Annotated[list[Destroyed], Field(max_length=1000)] = []
     archives: Count | None = None
     bytes: Bytes | None = None
@@ -65,6 +69,7 @@ class Copy(BaseModel):
     at: Moment
     extra_bytes: Bytes = 0
     good: bool | None = None
+    why: Annotated[str, Field(max_length=20), AfterValidator(one_line)] = ""
 
 
 class LastCheck(BaseModel):
@@ -80,7 +85,7 @@ class RepositoryGuarded(BaseModel):
     """One repository in a guard's report."""
 
     id: Annotated[str, Field(max_length=64)]
-    state: Literal["ok", "held", "approved", "compacted", "damaged", "missing"]
+    state: Literal["new", "ok", "held", "approved", "compacted", "damaged", "missing"]
     reasons: Annotated[list[Reason], Field(max_length=100)] = []
     digest: Digest = ""
     archives_expected: Count | None = None
@@ -161,7 +166,7 @@ def record_guard(session: Session, server: Host, told: GuardReport, *, partial: 
     guard.refused = f"{refused.asked} days were asked, {refused.kept} are kept" if refused else ""
     own = _held_by(session, server)
     states = _states(session, server.tenant_id, list(own))
-    _compare(own, states, told, at, partial=partial)
+    session.add_all(_compare(own, states, told, at, partial=partial))
     _sample(session, server, own.values(), states, told, at.date())
     touch(session, server.tenant_id, "storage")
 
@@ -193,25 +198,29 @@ def _compare(
     at: datetime,
     *,
     partial: bool,
-) -> None:
+) -> Iterator[Check]:
     seen = {each.id: each for each in told.repositories}
     for identity, repository in own.items():
         found, state = seen.get(str(identity)), states[identity]
         if found is not None:
-            _note(state, repository, found, at)
+            if check := _note(state, repository, found, at):
+                yield check
         elif not partial and repository.initialised_at is not None and state.reported_at is not None:
             state.state, state.reported_at = "missing", at  # the guard knew it, and knows it no more
             state.detail = "its guard does not find it any more"
 
 
-def _note(state: GuardState, repository: Repository, found: RepositoryGuarded, at: datetime) -> None:
+def _note(state: GuardState, repository: Repository, found: RepositoryGuarded, at: datetime) -> Check | None:
+    """Take over what the guard says of a repository; return its keyless check where that is new."""
     state.reported_at, state.digest = at, found.digest
     state.state = "" if found.state == "missing" and repository.initialised_at is None else found.state
     state.held_since = (state.held_since or at) if found.state == "held" else None
     state.reasons = [each.model_dump(exclude_none=True) for each in found.reasons]
     for reason in state.reasons:
         reason["would_destroy"] = reason["would_destroy"][:50]
-    state.detail = one_line("; ".join(each.message or each.code for each in found.reasons))
+    state.detail = one_line(
+        "; ".join(each.message.rstrip(".") or each.code for each in found.reasons if each.holds)
+    )
     for name in ("archives_expected", "bytes", "freeable_bytes", "freeable_share", "last_compact_at"):
         setattr(state, name, getattr(found, name))
     held = sum(copy.extra_bytes for copy in found.copies) if found.held_bytes is None else found.held_bytes
@@ -223,6 +232,17 @@ def _note(state: GuardState, repository: Repository, found: RepositoryGuarded, a
     if last and (state.keyless_at is None or last.at > state.keyless_at):
         state.keyless_at, state.keyless_state = min(last.at, at), last.state
         _explain(state, last.state, last.detail)
+        return Check(
+            tenant_id=state.tenant_id,
+            repository_id=repository.id,
+            kind="keyless",
+            state=last.state,
+            at=state.keyless_at,
+            seconds=last.seconds,
+            detail=last.detail,
+            archives=[],
+        )
+    return None
 
 
 def _explain(state: GuardState, outcome: str, detail: str) -> None:
@@ -312,6 +332,8 @@ def approve(
     state = session.get(GuardState, repository.id)
     if state is None or state.state not in ("held", "approved"):
         raise Conflict("the guard does not hold this repository: there is nothing to approve")
+    if reason not in LIFTED:
+        raise Conflict(f"no approval lifts {reason}: it lifts {', '.join(LIFTED)}", field="reason")
     if reason not in {each["code"] for each in state.reasons}:
         held = ", ".join(str(each["code"]) for each in state.reasons)
         raise Conflict(

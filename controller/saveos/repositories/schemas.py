@@ -53,6 +53,8 @@ class Reason(BaseModel):
 
     code: str
     message: str = ""
+    level: str = "warning"
+    holds: bool = True
     would_destroy: list[dict[str, Any]] = []
     archives: int | None = None
     bytes: int | None = None
@@ -98,6 +100,7 @@ class CopyOut(BaseModel):
     at: datetime
     extra_bytes: int = 0
     good: bool | None = None
+    why: str = ""
 
 
 class ApprovalIn(RequestModel):

@@ -147,18 +147,6 @@ def test_looking_ahead_is_what_happens_step_by_step() -> None:
     assert {key for key in living if isinstance(key, int)} == archives.keys() - said.keys()
 
 
-def test_replay_says_when_archives_that_are_gone_were_pruned() -> None:
-    began = datetime(2026, 1, 1, 2, tzinfo=UTC)
-    archives = {day: began + timedelta(days=day) for day in range(30)}
-    asked = {"keep_within": "1d", "keep_daily": 7}
-    gone = retention.replay(archives, asked, "UTC", began, began + timedelta(days=29, hours=1))
-    standing = archives.keys() - gone.keys()
-    assert len(standing) == 8  # the newest by keep_within, and seven days more
-    assert min(standing - {0}) == 22
-    for day, at in gone.items():
-        assert at == archives[day + 8]
-
-
 def test_borg_knows_no_minutes() -> None:
     with pytest.raises(ValueError, match="unit S"):
         retention.Rules({"keep_within": "7S"})

@@ -19,9 +19,11 @@ ARCHIVE_ID = re.compile(r"^[0-9a-f]{64}$")
 
 
 def run_borgmatic(
-    run: Run, repository: Repository, output: Output, cancel: Optional[Cancel], *action: str
+    run: Run, repository: Repository, output: Output, cancel: Optional[Cancel], *action: str, zone: str = ""
 ) -> int:
+    """Run borgmatic; with a `zone`, in that time zone. Returns its exit status."""
     argv = [
+        *(["env", f"TZ={zone}"] if zone else []),
         run.settings.borgmatic,
         "--config",
         str(repository.config),
