@@ -226,6 +226,29 @@ def server_repositories(server, hostvars, groups):
     return wanted
 
 
+def declared_repositories(server, hostvars, groups):
+    """What the inventory says that hosts keep on a storage server, whether or not they enrolled in this run.
+
+    A host's public key is known only where the inventory names it as `agent_public_key`.
+    """
+    servers = list(groups.get("storage_servers") or [])
+    declared = []
+    for host in groups.get("agents") or []:
+        variables = hostvars[host]
+        for item in variables.get("agent_repositories") or default_repositories(host, groups):
+            place = item.get("server") or ("" if item.get("address") else next(iter(servers), ""))
+            if item.get("kind", "ssh") == "ssh" and place == server and item.get("id"):
+                declared.append(
+                    {
+                        "id": str(item["id"]),
+                        "quota": str(item.get("quota") or ""),
+                        "public_key": str(variables.get("agent_public_key") or ""),
+                        "append_only": True,
+                    }
+                )
+    return declared
+
+
 def agent_entries(repositories, etc):
     """The repositories as saveos-agent reads them in agent.json."""
     return [
@@ -287,6 +310,7 @@ class FilterModule:
             "check_cron": check_cron,
             "cron_in_any_zone": cron_in_any_zone,
             "cron_to_calendar": cron_to_calendar,
+            "declared_repositories": declared_repositories,
             "default_repositories": default_repositories,
             "hook_files": hook_files,
             "password_files": password_files,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import run
@@ -60,6 +61,12 @@ SSH_MEANING = (
     ),
 )
 
+# what borgmatic's validation says after the value it quotes
+REASON = re.compile(
+    r"(?:is not of type .*|is not one of .*|is too \w+|does not match .*|'\w+' is a required property"
+    r"|Additional properties are not allowed .*)$"
+)
+
 
 class BorgError(Exception):
     """A borg command that failed: borg's own code (or an empty string) and a sentence."""
@@ -89,6 +96,16 @@ def explain(stderr, url, secrets):
     if code in MEANING:
         sentence = MEANING[code].format(url=url, secrets=secrets)
     return code, sentence or f"borg says about {url}: {text.strip()[-400:] or 'nothing'}"
+
+
+def complaint(output):
+    """borgmatic's reasons by option, without the values that it quotes: they may be secret."""
+    told = []
+    for line in output.splitlines():
+        place, _, reason = line.strip().partition(": ")
+        if place.startswith("At ") and reason:
+            told.append(f"{place[3:]} {next(iter(REASON.findall(reason)), 'is not valid')}")
+    return "; ".join(dict.fromkeys(told)) or "it gives no reason that can be shown without showing values"
 
 
 class Borg:

@@ -11,7 +11,7 @@ import re
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.saveos.fleet.plugins.module_utils.borg import Borg, BorgError
+from ansible_collections.saveos.fleet.plugins.module_utils.borg import Borg, BorgError, complaint
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, init_system, read, run
 from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import parse_key
 
@@ -86,11 +86,6 @@ SHOWN = re.compile(
     r"(source_directories|repositories|exclude_\w+|compression|keep_\w+|archive_name_format|match_archives|checks"
     r"|local_path|ssh_command|upload_rate_limit|lock_wait|borg_base_directory|user_state_directory|bootstrap"
     r"|unsafe_skip_path_validation_before_create):|encryption_passphrase: .?\{credential file "
-)
-# what borgmatic's validation says after the value it quotes
-REASON = re.compile(
-    r"(?:is not of type .*|is not one of .*|is too \w+|does not match .*|'\w+' is a required property"
-    r"|Additional properties are not allowed .*)$"
 )
 
 
@@ -181,16 +176,6 @@ def write_passwords(host, directory, passwords):
                 f"the password of a database is not known here and {file} does not exist: provision this host "
                 "from the controller, or set its password in agent_databases"
             )
-
-
-def complaint(output):
-    """borgmatic's reasons by option, without the values that it quotes: they may be secret."""
-    told = []
-    for line in output.splitlines():
-        place, _, reason = line.strip().partition(": ")
-        if place.startswith("At ") and reason:
-            told.append(f"{place[3:]} {next(iter(REASON.findall(reason)), 'is not valid')}")
-    return "; ".join(dict.fromkeys(told)) or "it gives no reason that can be shown without showing values"
 
 
 def ensure_repository(host, borg, repository):

@@ -8,7 +8,8 @@ import hashlib
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, read, run
+from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, run
+from ansible_collections.saveos.fleet.plugins.module_utils.escrow import known_escrow, material, pins
 
 DOCUMENTATION = r"""
 module: agent_seal
@@ -72,37 +73,6 @@ def fingerprint(public_key):
     if len(raw) != 32:
         raise ValueError("not 32 bytes")
     return hashlib.sha256(raw).hexdigest()
-
-
-def pins(etc, repository):
-    """The host keys that the host itself has pinned for the repository's server."""
-    if repository["kind"] != "ssh":
-        return []
-    address, port = repository["address"], int(repository["port"])
-    name = address if port == 22 else f"[{address}]:{port}"
-    lines = (read(f"{etc}/ssh/known_hosts") or "").splitlines()
-    return [line.partition(" ")[2] for line in lines if line.partition(" ")[0] == name]
-
-
-def material(etc, host, repository):
-    """What restoring needs, as text; None where the repository is not made yet.
-
-    One line a field, so that a shell without any JSON tool can read it.
-    """
-    secrets = f"{etc}/repositories/{repository['id']}"
-    passphrase, key_export = read(f"{secrets}/passphrase"), read(f"{secrets}/key-export")
-    if not passphrase or not key_export:
-        return None
-    content = {
-        "schema": 1,
-        "host": host,
-        "repository_id": repository["id"],
-        "url": repository["url"],
-        "passphrase": passphrase.rstrip("\n"),
-        "key_export": key_export,
-        "host_keys": pins(etc, repository),
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def seal(host, tool, public_key, text):
@@ -169,15 +139,6 @@ def main():
             }
         )
     host.exit(saveos={"escrow": escrow})
-
-
-def known_escrow(file):
-    """What was sealed before; empty where there is nothing or it is damaged."""
-    try:
-        known = json.loads(read(file) or "{}")
-    except ValueError:
-        return {}
-    return known if isinstance(known, dict) and known.keys() >= {"digest", "recovery_key", "sealed"} else {}
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from saveos.maintenance.parameters import (
     SecretsParameters,
     TransferParameters,
     UndoParameters,
+    ValidationParameters,
 )
 from saveos.restores.service import TIMEOUT as RESTORE_TIMEOUT
 
@@ -142,6 +143,19 @@ OPERATIONS = {
             exclusive=False,  # the host's own lock orders it with its runs; nothing else is held up meanwhile
             done_key="drill",
             on_result=results.drilled,
+        ),
+        Operation(
+            "validation",
+            "validation.yml",
+            "See whether hosts are set up as they must be",
+            ValidationParameters,
+            supports_check=True,
+            needs="both",
+            exclusive=False,  # reads, and what it mends is replaced at once
+            timeout=900,
+            done_key="validation",
+            on_result=findings.record,
+            fix_parameter="fixes",
         ),
         Operation(
             "health",

@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from saveos.core.inputs import AbsolutePath, RequestModel
 from saveos.policies.schemas import Excludes
@@ -89,6 +89,36 @@ class UndoParameters(RequestModel):
     repository_id: uuid.UUID
     to: str = Field(
         "latest-good", max_length=40, pattern=r"^(latest-good|\d{4}-\d\d-\d\dT[0-9:.]{5,15}(Z|[+-]\d\d:\d\d)?)$"
+    )
+
+
+def _bounded_root(path: str) -> str:
+    """Refuse a directory below which a search would never end."""
+    if path.strip("/").partition("/")[0] in ("", "proc", "sys", "dev"):
+        raise ValueError("name a directory further down, such as /srv/stacks")
+    return path
+
+
+Root = Annotated[AbsolutePath, AfterValidator(_bounded_root)]
+HostName = Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$")]
+
+
+class ValidationParameters(RequestModel):
+    """What to validate, and what to mend of what is found (`all`, an id, or an id and its subject)."""
+
+    kinds: Annotated[list[Literal["config", "setup", "compose"]], Field(min_length=1, max_length=3)] = Field(
+        ["config", "setup", "compose"]
+    )
+    fixes: Fixes = Field([])
+    roots: Annotated[list[Root], Field(max_length=100)] = Field(
+        ["/srv", "/var/www", "/opt"],
+        description="Directories below which compose and environment files are checked",
+    )
+    names: Annotated[list[HostName], Field(max_length=100)] = Field(
+        [], description="More names that the host must be able to resolve"
+    )
+    certificates: Annotated[list[AbsolutePath], Field(max_length=100)] = Field(
+        ["/etc/letsencrypt/live"], description="Certificates that must not end soon: files, or directories"
     )
 
 

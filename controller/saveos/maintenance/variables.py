@@ -14,7 +14,7 @@ from saveos.core.settings import Settings
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim
-from saveos.maintenance import guard
+from saveos.maintenance import guard, validation
 from saveos.maintenance.operations import Operation
 from saveos.policies.fleet import role_variables, secret_variables
 from saveos.runner.directory import Spec, Target
@@ -75,6 +75,7 @@ def _targets(
     variables = role_variables(session, job.tenant_id, [host for _, host in chosen])
     shared = _shared(session, settings, job.tenant_id)
     own = guard.variables(session, job, [host for _, host in chosen])
+    own |= validation.variables(session, job, [host for _, host in chosen])
     return tuple(
         Target(
             name=row.name,
