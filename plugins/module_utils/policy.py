@@ -86,7 +86,7 @@ def borgmatic_config(policy, repository):
         "exclude_caches": bool(policy["exclude_caches"]),
         "compression": policy["compression"],
         "archive_name_format": re.sub(r"[^\w.-]", "-", host) + "-{now:%Y-%m-%dT%H:%M:%S}",
-        "match_archives": "*",
+        "match_archives": "[!+]*",  # archives whose name begins with + are protected: nothing prunes them
         "local_path": "/opt/saveos/bin/borg",
         "encryption_passphrase": f"{{credential file {etc}/repositories/{repository['id']}/passphrase}}",
         "borg_base_directory": f"{state}/borg",

@@ -26,7 +26,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [backup, restore, stop, browse, measure, snapshots, status, health, deliver, drill, check]
+    choices: [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, check]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -96,6 +96,14 @@ options:
     description: Compare what was restored with the archive by hash.
     type: bool
     default: true
+  transfer:
+    description: Id of the controller's transfer that V(send) sends to, or that a restore's content comes by.
+    type: str
+    default: ""
+  staged:
+    description: Whether V(send) sends to another host, and so all that belongs to each file.
+    type: bool
+    default: false
   path:
     description: Directory to browse.
     type: str
@@ -181,9 +189,14 @@ def arguments(params, check_mode):
         argv += ["--check"] if check_mode else ["--wait"]
         argv += [f"--trigger={params['trigger']}", f"--timeout={params['timeout']}"]
         argv += [f"--run-id={params['run_id']}", f"--job-id={params['job_id']}"]
-    if verb in ("restore", "browse", "snapshots"):
+    if verb == "send":
+        argv += [f"--{name.replace('_', '-')}={params[name]}" for name in ("timeout", "run_id", "job_id")]
+        argv += ["--staged"] if params["staged"] else []
+    if verb == "send" or (verb == "restore" and params["transfer"]):
+        argv.append(f"--transfer={params['transfer']}")
+    if verb in ("restore", "send", "browse", "snapshots"):
         argv.append(f"--repository={params['repository']}")
-    if verb in ("restore", "browse"):
+    if verb in ("restore", "send", "browse"):
         argv.append(f"--archive={params['archive']}")
     if verb == "browse":
         argv.append(f"--path={params['path']}")
@@ -194,10 +207,11 @@ def arguments(params, check_mode):
     if verb == "measure":
         argv += [f"--source={path}" for path in params["sources"]]
         argv += [f"--exclude={pattern}" for pattern in params["excludes"]]
-    if verb == "restore":
+    if verb in ("restore", "send"):
         argv += [f"--path={path}" for path in params["paths"]] + [f"--ref={ref}" for ref in params["refs"]]
         argv += [f"--exclude={path}" for path in params["restore_excludes"]]
         argv += [f"--exclude-ref={ref}" for ref in params["exclude_refs"]]
+    if verb == "restore":
         argv += [f"--destination={params['destination']}", f"--conflict={params['conflict']}"]
         argv += ["--in-place"] if params["in_place"] else []
         argv += [] if params["verify"] else ["--no-verify"]
@@ -292,7 +306,7 @@ def main():
             "verb": {
                 "required": True,
                 "choices": [
-                    *("backup", "restore", "stop", "browse", "measure"),
+                    *("backup", "restore", "send", "stop", "browse", "measure"),
                     *("snapshots", "status", "health", "deliver", "drill", "check"),
                 ],
             },
@@ -315,6 +329,8 @@ def main():
                 "default": "refuse",
             },
             "verify": {"type": "bool", "default": True},
+            "transfer": {"default": ""},
+            "staged": {"type": "bool", "default": False},
             "path": {"default": "/"},
             "kind": {"choices": ["archives", "data"], "default": "archives"},
             "repositories": {"type": "list", "elements": "str", "default": []},
@@ -326,7 +342,7 @@ def main():
         supports_check_mode=True,
     )
     verb = module.params["verb"]
-    if module.check_mode and verb in ("stop", "deliver", "drill"):
+    if module.check_mode and verb in ("stop", "send", "deliver", "drill"):
         module.exit_json(changed=verb == "stop", saveos={})
     status, output, errors = run_agent([find_program(module), *arguments(module.params, module.check_mode)])
     try:

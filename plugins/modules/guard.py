@@ -41,7 +41,7 @@ options:
     type: str
     default: latest-good
 attributes:
-  check_mode: {support: full, description: Shows the last report, or what an undo would do; a check changes nothing.}
+  check_mode: {support: full, description: Shows the last report, or what an undo would do.}
 """
 
 EXAMPLES = r"""

@@ -146,7 +146,7 @@ def measured(path, uid, deadline):
     for _entry, found in walk(path):
         size += found.st_size if stat.S_ISREG(found.st_mode) else 0
         guarded = found.st_uid == 0 and stat.S_ISREG(found.st_mode) and found.st_mode & 0o777 == 0o440
-        foreign += found.st_uid != uid and not guarded  # what the guard has copied is root's, and read by the group
+        foreign += found.st_uid != uid and not guarded  # the guard takes what it has copied
         if time.monotonic() > deadline:
             return None
     return size, foreign
