@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saveos.cli import dependencies, output
+from saveos.cli import dependencies, output, secrets, validation
 from saveos.cli import findings as found
 from saveos.cli.archives import (
     Conflict,
@@ -44,6 +44,8 @@ maintenance.add_typer(backup, name="backup")
 maintenance.add_typer(health, name="health")
 found.add_to(maintenance)
 dependencies.add_to(maintenance)
+validation.add_to(maintenance)
+secrets.add_to(maintenance)
 OneHost = Annotated[str, typer.Argument(help="Host, by name or id.", metavar="HOST")]
 
 
