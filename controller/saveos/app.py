@@ -45,6 +45,7 @@ from saveos.policies import api as policies
 from saveos.policies.service import ensure_default
 from saveos.repositories import api as repositories
 from saveos.restores import api as restores
+from saveos.restores.transfers import Transfers
 from saveos.schedules import api as schedules
 from saveos.schedules.service import ensure_default as ensure_schedule
 from saveos.secrets import api as secrets
@@ -102,6 +103,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = await run_in_threadpool(open_state, settings)
     state.bell, listener = connect(state.database, state.feed)
     state.intake = Intake(state.database)
+    state.transfers = Transfers()
     app.state.saveos = state
     worker = Worker(settings, state.database, state.bell) if app.state.run_worker else None
     if worker:

@@ -189,7 +189,7 @@ def _sift(message: Message, owned: dict[uuid.UUID, set[uuid.UUID]]) -> _Receipt:
 
 def _fault(record: RecordTold, own: set[uuid.UUID]) -> str:
     for result in record.results:
-        if result.repository_id not in own:
+        if record.kind == "backup" and result.repository_id not in own:  # restores may come from other hosts
             return f"this host has no repository {result.repository_id}: provision it again"
     return ""
 

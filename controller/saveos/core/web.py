@@ -27,6 +27,7 @@ from saveos.core.settings import Settings
 log = logging.getLogger(__name__)
 
 MAX_BODY = 2 * 1024 * 1024
+ENDLESS = "/api/v1/agents/transfers/"  # bodies below it are passed on as they come, and never held
 BODY_SECONDS = 30  # for routes that read their body by `read_body`
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSP = (
@@ -51,6 +52,7 @@ class State:
     feed: Feed
     bell: Any = None  # jobs' dispatcher: set at start, knows ring() and wait()
     intake: Any = None  # checkins' writer: set at start, knows submit()
+    transfers: Any = None  # restores' meeting place: set at start
 
 
 def get_state(request: Request) -> State:
@@ -191,7 +193,8 @@ class Gate:
             if length is not None and length > MAX_BODY:
                 await _plain(_too_large(), scope, send_with_headers)
                 return
-            await self.app(scope, _limited(receive), send_with_headers)
+            endless = scope["path"].startswith(ENDLESS)
+            await self.app(scope, receive if endless else _limited(receive), send_with_headers)
         except Exception:
             log.exception("request %s failed: %s %s", identity, scope["method"], scope["path"])
             if started:

@@ -240,6 +240,15 @@ def restored(session: Session, job: Job, row: JobHost) -> None:
         record_outcome(session, job, parsed(Outcome, told).model_dump(mode="json"))
 
 
+def transferred(session: Session, job: Job, row: JobHost) -> None:
+    """Store what the host that received something told; who only sent has nothing to say."""
+    ran(session, job, row)
+    run = row.result.get("run")
+    told = run.get("restore") if isinstance(run, dict) else None
+    if isinstance(told, dict):
+        record_outcome(session, job, parsed(Outcome, told).model_dump(mode="json"))
+
+
 def examined(session: Session, job: Job, row: JobHost) -> None:
     """Keep what the host said about its health, and what a storage server saw of its repositories."""
     health, storage, host = row.result.get("health"), row.result.get("storage"), host_of(session, row)

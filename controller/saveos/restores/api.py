@@ -4,17 +4,18 @@ import uuid
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from saveos.accounts.access import Actor, require
 from saveos.accounts.access import describe as note
 from saveos.core.errors import Forbidden
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
-from saveos.core.web import SessionDep
+from saveos.core.web import SessionDep, StateDep
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
-from saveos.restores import kit, service
-from saveos.restores.schemas import EscrowOut, EscrowStateOut, RestoreCreated, RestoreIn, RestoreOut
+from saveos.restores import content, kit, service
+from saveos.restores.schemas import EscrowOut, EscrowStateOut, Form, RestoreCreated, RestoreIn, RestoreOut
 from saveos.secrets.schemas import EscrowState
 
 router = APIRouter(tags=["restores"])
@@ -45,9 +46,13 @@ def create_restore(
 ) -> RestoreCreated:
     """Bring paths of an archive back to its host, or with `preview` say what that would do; 202 with its job.
 
-    In place it needs the right restores:in_place, too.
+    In place it needs the right restores:in_place, too; to another host restores:other_host; as a download,
+    which GET /restores/{id}/content reads, the right download.
     """
-    for right in service.needed_rights(body.in_place):
+    other_host = body.target_host is not None and service.is_other_host(
+        session, actor.tenant_id, archive=body.archive, host=body.host, target_host=body.target_host
+    )
+    for right in service.needed_rights(body.in_place, other_host=other_host, download=body.download):
         if not actor.may(right):
             raise Forbidden(f"this needs the right {right}: ask an admin for it, or name another destination")
     restore, job = service.request(
@@ -58,6 +63,7 @@ def create_restore(
         selection=body,
         preview=body.preview,
         target_host=body.target_host,
+        download=body.download,
         requested_by=actor.name,
         trigger=door(request, actor),
         idempotency_key=idempotency_key,
@@ -73,6 +79,44 @@ def get_restore(
 ) -> RestoreOut:
     """Show a restore, with what its host told."""
     return service.describe(session, [service.get_restore(session, actor.tenant_id, restore_id)])[0]
+
+
+@router.get("/restores/{restore_id}/content", response_class=StreamingResponse)
+async def read_content(
+    state: StateDep,
+    actor: Annotated[Actor, Depends(require("download", audit=False))],
+    restore_id: uuid.UUID,
+) -> Response:
+    """Give what a download asked for, once, as a tar archive that comes from the host as it is read.
+
+    An answer that breaks off is not whole. Waits for the host to begin; 409 where its job is over.
+    """
+    found = await content.give(state, actor, restore_id, seconds=content.PERSON_SECONDS)
+    if found is None:
+        raise content.not_begun()
+    return found
+
+
+Agent = Annotated[Actor, Depends(require("checkins:write", audit=False))]
+
+
+@router.put(
+    "/agents/transfers/{restore_id}",
+    status_code=204,
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}},
+)
+async def send_content(
+    request: Request, state: StateDep, actor: Agent, restore_id: uuid.UUID, form: Form = "tar"
+) -> None:
+    """Pass on what a host sends to whoever reads it (agent token); nothing of it is kept."""
+    await content.take(request, state, actor, restore_id, form)
+
+
+@router.get("/agents/transfers/{restore_id}", response_class=StreamingResponse)
+async def receive_content(state: StateDep, actor: Agent, restore_id: uuid.UUID) -> Response:
+    """Give a host what another sends it (agent token); 204 where that has not begun: ask again."""
+    found = await content.give(state, actor, restore_id, seconds=content.AGENT_SECONDS)
+    return found or Response(status_code=204)
 
 
 SecretsReader = Annotated[Actor, Depends(require("secrets:read"))]

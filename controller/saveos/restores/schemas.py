@@ -19,6 +19,8 @@ ArchiveReference = Annotated[str, Field(min_length=1, max_length=400, pattern=r"
 Ref = Annotated[str, Field(min_length=1, max_length=6000, pattern=r"^[A-Za-z0-9_-]+={0,2}$")]
 Refs = Annotated[list[Ref], Field(max_length=10_000)]
 Conflict = Literal["refuse", "skip", "rename", "overwrite", "newer"]
+Kind = Literal["host", "other_host", "download"]  # to where: the archive's own host, another, a person
+Form = Literal["tar", "tar.gz", "tar.zst"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
@@ -55,13 +57,24 @@ class Selection(RequestModel):
 class RestoreIn(Selection):
     """What to bring back: `archive` is an archive's id, or `latest` of `host`.
 
-    With `preview` nothing is changed: the restore's outcome then says what would be.
+    With `preview` nothing is changed: the restore's outcome then says what would be. `target_host` is another
+    host, to whose directory (or with `in_place` to whose paths) it goes. With `download` it goes to whoever
+    reads GET /restores/{id}/content, as a tar archive.
     """
 
     archive: ArchiveReference = "latest"
     host: Reference | None = None
     target_host: Reference | None = None
     preview: bool = False
+    download: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "RestoreIn":
+        if self.download and (self.target_host or self.destination or self.in_place or self.preview):
+            raise ValueError(
+                "a download goes to its reader: leave target_host, destination, in_place, preview out"
+            )
+        return self
 
 
 class Entry(BaseModel):
@@ -97,6 +110,8 @@ class Outcome(BaseModel):
     verified_files: Count = 0
     failed_total: Count = 0
     tries: Count = 1
+    form: Annotated[str, Field(max_length=20, description="How a download is packed: tar.zst or tar.gz")] = ""
+    sent: Count = 0
     entries: Annotated[list[Entry], Field(max_length=1000)] = []
     failed_files: Annotated[list[Failed], Field(max_length=1000)] = []
 
@@ -119,6 +134,9 @@ class RestoreOut(BaseModel):
     in_place: bool
     conflict: Conflict
     preview: bool
+    kind: Kind
+    target_host_id: uuid.UUID | None
+    target_host: str | None
     outcome: Outcome | None = Field(description="What the host told, once it did")
     requested_by: str
     created_at: datetime

@@ -5,10 +5,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from saveos.accounts.service import check_content
 from saveos.archives.models import Archive
 from saveos.archives.service import get_archive, latest_archive
+from saveos.core.database import new_id
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
@@ -19,13 +21,15 @@ from saveos.restores.models import Restore
 from saveos.restores.schemas import Outcome, RestoreOut, Selection
 
 TIMEOUT = 86_400  # seconds
-KEPT = ("paths", "refs", "excludes", "exclude_refs", "destination", "in_place", "conflict", "preview")
-IN_PLACE = "restores:in_place"
+CHOSEN = ("paths", "refs", "excludes", "exclude_refs", "destination", "in_place", "conflict", "preview")
+KEPT = (*CHOSEN, "kind", "target_host_id")
+IN_PLACE, OTHER_HOST, DOWNLOAD = "restores:in_place", "restores:other_host", "download"
 
 
-def needed_rights(in_place: bool) -> Collection[str]:
+def needed_rights(in_place: bool, *, other_host: bool = False, download: bool = False) -> Collection[str]:
     """Return the rights that a restore needs beside restores:write."""
-    return [IN_PLACE] if in_place else []
+    needed = {IN_PLACE: in_place, OTHER_HOST: other_host, DOWNLOAD: download}
+    return [right for right, wanted in needed.items() if wanted]
 
 
 def record_outcome(session: Session, job: Job, told: dict[str, Any]) -> None:
@@ -44,6 +48,7 @@ def request(
     selection: Selection,
     preview: bool = False,
     target_host: str | None = None,
+    download: bool = False,
     requested_by: str = "",
     trigger: str = "api",
     idempotency_key: str | None = None,
@@ -53,30 +58,35 @@ def request(
     `archive` is an id, `latest`, or with `host` an archive's name. Raises Invalid, NotFound, Conflict.
     """
     chosen = selection.model_dump(mode="json", include=set(Selection.model_fields))
-    asked = jobs.fingerprint("restore", archive, host, chosen, preview, target_host)
+    asked = jobs.fingerprint("restore", archive, host, chosen, preview, target_host, download)
     if job := jobs.known(session, tenant_id, idempotency_key, asked):
         return _of_job(session, job), job
     found = _archive(session, tenant_id, archive, host)
     owner = get_host(session, tenant_id, found.host_id)
-    if target_host and get_host(session, tenant_id, target_host).id != owner.id:
-        raise Invalid(
-            f"only {owner.name} can open its repository: restore there, and copy from its directory",
-            field="target_host",
-        )
-    if owner.state != "enrolled":
-        raise Conflict(f"{owner.name} is {owner.state}: provision or resume it first")
+    target = get_host(session, tenant_id, target_host) if target_host else owner
+    kind = "download" if download else "host" if target.id == owner.id else "other_host"
+    for each in (owner, target):
+        if each.state != "enrolled":
+            raise Conflict(f"{each.name} is {each.state}: provision or resume it first")
     parameters = {
         "archive": found.name,
         "repository_id": str(found.repository_id),
         **chosen,
     }
+    restore_id = new_id()
+    if kind != "host":
+        check_content(session, tenant_id)
+        parameters |= {"transfer": str(restore_id), "source": owner.name, "staged": kind == "other_host"}
+    if kind == "other_host" and preview:
+        raise Invalid(f"a preview looks at {owner.name} itself: leave it out for another host", field="preview")
+    members = {each.id: Member(each.id, each.name) for each in (owner, target)}
     job = jobs.enqueue(
         session,
         tenant_id,
-        operation="restore",
-        members=[Member(owner.id, owner.name)],
-        resources=[f"host:{owner.id}", f"repository:{found.repository_id}"],
-        targets={"hosts": [owner.name]},
+        operation="restore" if kind == "host" else "transfer",
+        members=list(members.values()),
+        resources=[f"repository:{found.repository_id}", *(f"host:{each}" for each in members)],
+        targets={"hosts": [member.name for member in members.values()]},
         parameters=parameters,
         timeout=TIMEOUT,
         mode="check" if preview else "run",
@@ -87,17 +97,27 @@ def request(
     if kept is not job:
         return _of_job(session, kept), kept
     restore = Restore(
+        id=restore_id,
         tenant_id=tenant_id,
         archive_id=found.id,
         host_id=owner.id,
         job_id=job.id,
         **{name: value for name, value in chosen.items() if name != "verify"},
         preview=preview,
+        kind=kind,
+        target_host_id=target.id if kind == "other_host" else None,
         requested_by=requested_by[:150],
     )
     session.add(restore)
     session.flush()
     return restore, job
+
+
+def is_other_host(
+    session: Session, tenant_id: uuid.UUID, *, archive: str, host: str | None, target_host: str
+) -> bool:
+    """Whether a restore goes to another host than the archive's. Raises NotFound, Invalid."""
+    return get_host(session, tenant_id, target_host).id != _archive(session, tenant_id, archive, host).host_id
 
 
 def repeat(session: Session, before: Job, job: Job) -> None:
@@ -172,10 +192,12 @@ def list_restores(
 def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
     """Return restores as they travel; one query whatever their number."""
     ids = [restore.id for restore in restores]
+    target = aliased(Host)
     rows = session.execute(
-        select(Restore, Archive.name, Host.name, Job.state)
+        select(Restore, Archive.name, Host.name, Job.state, target.name)
         .join(Archive, Archive.id == Restore.archive_id)
         .join(Host, Host.id == Restore.host_id)
+        .outerjoin(target, target.id == Restore.target_host_id)
         .join(Job, Job.id == Restore.job_id)
         .where(Restore.id.in_(ids))
         .order_by(Restore.id.desc())
@@ -197,9 +219,12 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
             in_place=restore.in_place,
             conflict=restore.conflict,
             preview=restore.preview,
+            kind=restore.kind,
+            target_host_id=restore.target_host_id,
+            target_host=target_name,
             outcome=Outcome.model_validate(restore.outcome) if restore.outcome else None,
             requested_by=restore.requested_by,
             created_at=restore.created_at,
         )
-        for restore, archive, host, state in rows
+        for restore, archive, host, state, target_name in rows
     ]

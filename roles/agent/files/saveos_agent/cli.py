@@ -28,9 +28,12 @@ VERBS = {
     "register": Verb("ask a controller to take care of this host", provisioned=False),
     "backup": Verb("make a backup now (the unit's command)"),
     "restore": Verb("bring paths of an archive back into a directory"),
+    "send": Verb("send paths of an archive through the controller to who waits for them"),
     "stop": Verb("end a run by its id"),
     "browse": Verb("list one directory of an archive"),
     "drill": Verb("prove that the newest archive can be restored"),
+    "care": Verb("protect, rename, delete or export an archive"),
+    "check": Verb("check the repositories with this host's keys"),
     "rotate": Verb("give this host new secrets: passphrases, SSH key, token"),
     "measure": Verb("show how much a backup of some paths would hold"),
     "snapshots": Verb("list the archives"),
@@ -49,6 +52,7 @@ EXAMPLES = """examples:
   saveos-agent browse --archive latest --path /etc list a directory of the newest archive
   saveos-agent restore --wait --archive latest --path /etc/hosts --destination /root/restored
   saveos-agent drill                               prove that the newest archive can be restored
+  saveos-agent care protect --archive NAME         keep an archive from being pruned
   saveos-agent health --json                       facts and findings for a program
 
 exit codes: 0 ok, 1 failed, 2 wrong usage, 5 refused"""

@@ -28,6 +28,7 @@ from saveos_agent.errors import EXIT_FAILED, AgentError
 from saveos_agent.files import remove, remove_tree
 from saveos_agent.mover import RESTORE_FAILED_KEEP, Failures, Foresight, Mover, put_back, put_into, tree_size
 from saveos_agent.output import Output, classify, ssh_probe
+from saveos_agent.packing import Unpacker
 from saveos_agent.processes import Cancel, end_processes, run_child
 from saveos_agent.redaction import Redactor
 from saveos_agent.request import RestoreRequest, check_restore, outermost, staging_parent
@@ -35,8 +36,10 @@ from saveos_agent.runs import CANCELED, Run, failure
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.state import store
 from saveos_agent.times import new_run_id
+from saveos_agent.transfer import Download
 
 PARTIAL = ".saveos-partial"
+BEGIN_WITHIN = 12 * 3600  # seconds in which another host has extracted what it sends
 
 
 class Restoring:
@@ -95,13 +98,16 @@ class Restoring:
         """Check the destination and make the directory to extract into, with what it needs known to fit."""
         request = self.request
         check_restore(self.settings, request)
-        self.archive = resolve_archive(self.settings, self.repository, request.archive)[0]
+        self.archive = request.archive
+        if not request.transfer:
+            self.archive = resolve_archive(self.settings, self.repository, request.archive)[0]
         near = self.destination
         if request.in_place and request.paths:
             near = Path("/" + os.path.commonpath([os.path.dirname(path) for path in outermost(request.paths)]))
         parent = staging_parent(self.settings, near)
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_space(self.settings, request, self.repository, self.archive, parent)
+        if not request.transfer:
+            check_space(self.settings, request, self.repository, self.archive, parent)
         partial = parent / f".saveos-{request.run_id[-12:]}{PARTIAL}"
         self.run.partial = self.saved["partial"] = str(partial)
         store(self.settings, request.state_file, self.saved)
@@ -111,6 +117,8 @@ class Restoring:
 
     def fetch(self) -> dict[str, Any]:
         """Extract and verify in one go: Borg's own hashes are asked for while it extracts."""
+        if self.request.transfer:
+            return self.receive()
         partial, truth = Path(self.run.partial), Hashes(self)
         truth.start()
         try:
@@ -125,6 +133,25 @@ class Restoring:
         else:
             truth.end()
         return result
+
+    def receive(self) -> dict[str, Any]:
+        """Unpack what another host sends, each file compared with the hash that it was sent with."""
+        assert self.run.restore is not None
+        partial, stream = Path(self.run.partial), Download(self.settings, self.request.transfer, BEGIN_WITHIN)
+        try:
+            told = Unpacker(partial, self.failures, self.check).unpack(stream)
+        finally:
+            stream.close()
+        files, size = tree_size(partial)
+        self.run.restore.update(archive=self.archive, files=files, bytes=size)
+        self.run.restore.update({name: told[name] for name in ("verified", "verified_files")})
+        self.run.restore.update(self.expect(partial))
+        return failure(self.repository.id, {}, "succeeded", 0) | {"error": None}
+
+    def check(self) -> None:
+        """Raise AgentError where the run was canceled."""
+        if self.cancel.requested:
+            raise AgentError("canceled", "The run was canceled.", "Start it again when it suits.")
 
     def expect(self, partial: Path) -> dict[str, int]:
         """What moving will do, counted before it begins, so that the figures hold after a kill, too."""

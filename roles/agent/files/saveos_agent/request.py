@@ -12,7 +12,7 @@ from typing import Iterable
 from saveos_agent.borg import inner_path
 from saveos_agent.directories import only_ours, open_directory
 from saveos_agent.errors import refused, usage
-from saveos_agent.settings import Settings
+from saveos_agent.settings import Repository, Settings
 
 CONFLICTS = ("refuse", "skip", "rename", "overwrite", "newer")
 
@@ -23,7 +23,7 @@ class RestoreRequest:
 
     `destination`: a directory; empty is one below the state directory. With `in_place` everything goes back to
     where it came from. `conflict` says what happens to what is there: `refuse` takes an absent or empty
-    directory only.
+    directory only. With `transfer` the content comes from another host, whose repository it is.
     """
 
     run_id: str
@@ -37,10 +37,17 @@ class RestoreRequest:
     conflict: str = "refuse"
     in_place: bool = False
     verify: bool = True
+    transfer: str = ""
 
     @property
     def state_file(self) -> str:
         return f"restoring/{self.run_id}.json"
+
+    def repository_of(self, settings: Settings) -> Repository:
+        """The repository that it comes from. Raises AgentError where this host has none such."""
+        if self.transfer:
+            return Repository(self.repository, "", "", Path(), "")
+        return settings.repository(self.repository)
 
     def selectors(self) -> list[str]:
         """The part of borg's command line that chooses; after the archive's name."""
@@ -57,10 +64,8 @@ class RestoreRequest:
 
 def check_restore(settings: Settings, request: RestoreRequest) -> Path:
     """Refuse before anything starts: unknown repository, bad path, a destination that cannot be. Its path."""
-    settings.repository(request.repository)
-    for path in (*request.paths, *request.excludes):
-        if not inner_path(path):
-            raise usage("An empty path cannot be restored.", "Leave --path out to restore the whole archive.")
+    request.repository_of(settings)
+    check_paths(request)
     if request.in_place and (request.destination or request.conflict == "refuse"):
         raise usage(
             "In place there is no other destination, and a rule is needed for what is there.",
@@ -87,6 +92,12 @@ def check_restore(settings: Settings, request: RestoreRequest) -> Path:
         os.close(open_directory(str(destination)))
     check_writable(destination)
     return destination
+
+
+def check_paths(request: RestoreRequest) -> None:
+    for path in (*request.paths, *request.excludes):
+        if not inner_path(path):
+            raise usage("An empty path cannot be restored.", "Leave --path out to restore the whole archive.")
 
 
 def check_writable(destination: Path) -> None:

@@ -41,7 +41,7 @@ def wait_for_restore(settings: Settings, request: RestoreRequest, seconds: float
         return holds or bool(processes_of(request.run_id))
 
     run: dict[str, Any] = {"run_id": request.run_id, "kind": "restore", "trigger": request.trigger}
-    run.update(job_id=request.job_id or None, repository_id=settings.repository(request.repository).id)
+    run.update(job_id=request.job_id or None, repository_id=request.repository_of(settings).id)
     return wait_for_record(settings, run, working, seconds, every=1)
 
 
@@ -86,7 +86,7 @@ def restore(settings: Settings, request: RestoreRequest, say: Callable[[str], No
 
 
 def restore_once(settings: Settings, request: RestoreRequest, cancel: Cancel) -> dict[str, Any]:
-    repository = settings.repository(request.repository)
+    repository = request.repository_of(settings)
     run = Run(settings, "restore", request.run_id, request.trigger, request.job_id or None)
     saved = load(settings, request.state_file) or {"request": vars(request), "tries": 0}
     saved["tries"] += 1

@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from saveos_agent.delivery import post
 from saveos_agent.errors import AgentError
-from saveos_agent.files import remove_tree
+from saveos_agent.files import remove, remove_tree
 from saveos_agent.machine import versions
 from saveos_agent.output import LOG_BYTES
 from saveos_agent.processes import end_processes, own_unit, start_time
@@ -207,17 +207,30 @@ def heal(settings: Settings, error: dict[str, str] = DIED, own: str = "") -> Non
             if not find_record(settings, run_id):
                 record_end(settings, active, error)
     remove_drill(settings)
+    remove_export(settings)
     discard(settings, "active.json")
 
 
+def remove_export(settings: Settings) -> None:
+    """With the lock held: take away the part of a file that an export which was killed has left."""
+    left = load(settings, "export.json")
+    if not isinstance(left, dict):
+        return
+    if UUID.match(str(left.get("run_id"))):
+        end_processes(str(left["run_id"]), grace=2)
+    if str(left.get("partial")).endswith(".saveos-partial"):
+        remove(Path(str(left["partial"])))
+    discard(settings, "export.json")
+
+
 def remove_drill(settings: Settings) -> None:
-    """With the lock held: take away what a drill has restored, also one that was killed."""
+    """With the lock held: take away what a drill or a transfer has restored, also one that was killed."""
     left = load(settings, "drill.json")
     if not isinstance(left, dict):
         return
     scratch = Path(str(left.get("scratch")))
     if UUID.match(str(left.get("run_id"))):
         end_processes(str(left["run_id"]), grace=2)
-    if re.fullmatch(r"saveos-drill-[0-9a-f]{16}", scratch.name):
+    if re.fullmatch(r"saveos-(drill|send)-[0-9a-f]{16}", scratch.name):
         remove_tree(scratch)
     discard(settings, "drill.json")

@@ -37,6 +37,7 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
             options.conflict,
             options.in_place,
             not options.no_verify,
+            check_run_id(options.transfer) if options.transfer else "",
         )
     if options.check:
         return plan_answer(plan_restore(settings, request))
@@ -82,4 +83,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare what was restored with the archive by hash"
     )
+    parser.add_argument("--transfer", default="", help=argparse.SUPPRESS)  # another host sends the content
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
