@@ -12,6 +12,7 @@ from saveos.cli.common import All, Limit, examples, group
 from saveos.cli.errors import FINDINGS, USAGE, CommandError
 from saveos.cli.policy_hosts import add_host_commands
 from saveos.cli.policy_versions import add_version_commands
+from saveos.cli.simulation import simulate
 
 policies = group("What is backed up, when, and how long it is kept.")
 Name = Annotated[str, typer.Argument(help="The policy's name.")]
@@ -21,6 +22,10 @@ def add_to(app: typer.Typer) -> None:
     """Mount these commands."""
     add_version_commands(policies)
     add_host_commands(policies)
+    policies.command(
+        "simulate",
+        epilog=examples("saveos policies simulate web", "saveos policies simulate web --keep-daily 3"),
+    )(simulate)
     app.add_typer(policies, name="policies")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saveos.cli import output
+from saveos.cli import guard, output
 from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, examples, group
 
@@ -14,6 +14,7 @@ Repository = Annotated[str, typer.Argument(help="The repository's id.", metavar=
 
 def add_to(app: typer.Typer) -> None:
     """Mount these commands."""
+    guard.add_to(repositories)
     app.add_typer(repositories, name="repositories")
 
 
