@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saveos.cli import dependencies, output, secrets, validation
+from saveos.cli import dependencies, guard, output, secrets, validation
 from saveos.cli import findings as found
 from saveos.cli.archives import (
     Conflict,
@@ -43,6 +43,7 @@ health = group("Is each host well?")
 maintenance.add_typer(backup, name="backup")
 maintenance.add_typer(health, name="health")
 found.add_to(maintenance)
+guard.add_operations(maintenance)
 dependencies.add_to(maintenance)
 validation.add_to(maintenance)
 secrets.add_to(maintenance)
