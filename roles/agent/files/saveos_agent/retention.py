@@ -70,7 +70,9 @@ def prune(  # noqa: PLR0917
         outcome.update(state="skipped", error=error.as_dict())
     else:
         output = Output(redactor)
-        status = run_borgmatic(run, repository, output, cancel, "prune", "--list")
+        # By the policy's days, not the host's, so that the guard and the simulator reckon with the same ones.
+        zone = str(settings.schedule.get("zone") or "")
+        status = run_borgmatic(run, repository, output, cancel, "prune", "--list", zone=zone)
         if status != 0:
             outcome.update(state="failed", error=CANCELED if cancel.requested else classify(output))
         if any(PRUNED in text for text in output.log):
@@ -89,5 +91,12 @@ def tell_living(settings: Settings, repository: Repository) -> None:
     """Tell the controller which archives there are; what is not told now is told after the next that goes."""
     if settings.controller_url:
         with contextlib.suppress(AgentError, OSError, ValueError):
-            living = json.dumps({"archives": [item["id"] for item in list_archives(settings, repository)]})
+            archives = [item["id"] for item in list_archives(settings, repository)]
+            renames = load(settings, "renames.json")
+            renamed = [
+                {"was": was, "now": each["id"], "name": each["name"]}
+                for was, each in (renames if isinstance(renames, dict) else {}).items()
+                if each.get("id") in archives
+            ]
+            living = json.dumps({"archives": archives, **({"renamed": renamed} if renamed else {})})
             ask_catalogue(settings, "POST", f"/agents/catalogue/{repository.id}/living", living.encode())
