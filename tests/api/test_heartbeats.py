@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from saveos.checkins.models import RunningBackup
 from saveos.core.clock import now
+from saveos.hosts.models import Host
 from sqlalchemy import update
 
 
@@ -144,7 +145,6 @@ def test_a_run_of_which_nothing_is_heard_any_more_is_not_shown(api, host):
 
 
 def test_a_silent_host_is_one_that_beat_and_stopped(api, host):
-    from saveos.hosts.models import Host
 
     beat(api, host)
     assert api.get("/hosts/web1").json()["protection"] == "never"
@@ -161,6 +161,23 @@ def test_the_stats_count_versions_and_who_was_heard(api, host):
     assert stats["hosts"] == 2 and stats["spooled"] == 1 and stats["skewed"] == 0
     assert stats["seen"] == stats["heartbeats"] == {"10m": 1, "1h": 1, "24h": 1, "ever": 1}
     assert stats["versions"]["agent"] == {"0.1.0": 1, "unknown": 1}
+
+
+def test_versions_tell_which_agents_are_outdated(api, host):
+    for name, versions in (("old1", {"agent": "0.0.1", "borg": "1.4.5"}), ("silent1", {})):
+        made = api.made("/hosts", {"name": name})
+        with api.database.session() as session:
+            session.execute(update(Host).where(Host.id == uuid.UUID(made["id"])).values(versions=versions))
+    beat(api, host)
+    page = api.get("/agents/versions?limit=2").json()
+    assert [row["host"] for row in page["items"]] == ["old1", "silent1"]
+    assert page["items"][0]["outdated"] and page["items"][0]["agent"] == "0.0.1"
+    assert page["items"][0]["offered"]["agent"] == "0.1.0" and page["items"][1]["outdated"] == []
+    (last,) = api.get(f"/agents/versions?limit=2&cursor={page['next']}").json()["items"]
+    assert last["host"] == "web1"
+    found = api.get("/agents/versions?outdated=true").json()["items"]
+    assert "old1" in [row["host"] for row in found] and "silent1" not in [row["host"] for row in found]
+    assert api.get("/agents/versions", token=api.other_tenant().token).json()["items"] == []
 
 
 @pytest.mark.parametrize("path", ["/agents/heartbeat", "/agents/progress", "/agents/checkins"])

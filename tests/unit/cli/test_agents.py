@@ -59,3 +59,38 @@ def test_stats_name_versions_and_troubles(controller, capsys):
     controller.json(200, STATS)
     assert run("--json", "agents", "stats") == 0
     assert json.loads(capsys.readouterr().out) == STATS
+
+
+VERSIONS = {
+    "host_id": "1",
+    "host": "web1",
+    "agent": "0.1.0",
+    "borg": "1.4.3",
+    "borgmatic": "2.1.10",
+    "offered": {"agent": "0.1.0", "borg": "1.4.5", "borgmatic": "2.1.10"},
+    "outdated": ["borg"],
+}
+
+
+def test_versions_name_what_is_outdated_and_how_to_update_it(controller, capsys):
+    controller.json(200, {"items": [VERSIONS, VERSIONS | {"host": "web2", "outdated": []}], "next": None})
+    assert run("agents", "versions") == 3
+    shown = capsys.readouterr().out
+    assert "1.4.3 (offered: 1.4.5)" in shown and "saveos agents update web1" in shown
+    assert "saveos agents update web2" not in shown
+    controller.json(200, {"items": [], "next": None})
+    assert run("agents", "versions", "--outdated") == 0
+    assert "outdated=true" in controller.asked[1][1]
+
+
+def test_update_provisions_what_is_outdated(controller, capsys):
+    controller.json(200, {"items": [VERSIONS], "next": None})
+    controller.json(202, {"id": "j1", "operation": "provision", "state": "queued"})
+    assert run("agents", "update", "--outdated") == 0
+    method, path, _headers, body = controller.asked[1]
+    assert (method, path) == ("POST", "/api/v1/maintenance/provision")
+    assert body["targets"]["hosts"] == ["web1"] and body["mode"] == "run"
+    controller.json(200, {"items": [], "next": None})
+    assert run("agents", "update", "--outdated") == 0
+    assert "No agent is outdated." in capsys.readouterr().out
+    assert run("agents", "update", "--outdated", "web1") == 2

@@ -242,7 +242,10 @@ def test_dnf5_advisories_are_read_too():
 
 
 def test_requirements_are_read_without_options_and_includes():
-    text = "--index-url http://evil\n-r /etc/shadow\nDjango==4.2.1 # web\nrequests[socks] == 2.31.0 ; python_version > '3'\nflask>=2\nnumpy\n"
+    text = (
+        "--index-url http://evil\n-r /etc/shadow\nDjango==4.2.1 # web\n"
+        "requests[socks] == 2.31.0 ; python_version > '3'\nflask>=2\nnumpy\n"
+    )
     pinned, loose = projects.parse_requirements(text)
     assert pinned == [("django", "4.2.1"), ("requests", "2.31.0")]
     assert loose == ["flask", "numpy"]
@@ -289,9 +292,10 @@ def test_projects_are_found_without_following_links_or_going_into_libraries(tmp_
 
 
 def test_audit_tools_are_read():
+    weakness = {"id": "PYSEC-1", "fix_versions": ["1.0"], "aliases": ["CVE-1"]}
     told = {
         "dependencies": [
-            {"name": "flask", "version": "0.5", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.0"], "aliases": ["CVE-1"]}]},
+            {"name": "flask", "version": "0.5", "vulns": [weakness]},
             {"name": "fine", "version": "1", "vulns": []},
         ]
     }  # fmt: skip
