@@ -11,7 +11,9 @@ def schedule(api):
 
 
 def test_an_installation_has_its_own_health_check_and_drills(api):
-    drills, built_in = api.get("/schedules").json()["items"]
+    checks, drills, guard, built_in = api.get("/schedules").json()["items"]
+    assert (checks["operation"], checks["parameters"]["kind"]) == ("check", "data")
+    assert (guard["name"], guard["operation"]) == ("guard hourly", "guard")
     assert (drills["name"], drills["operation"], drills["built_in"]) == ("drills weekly", "drill", True)
     assert (built_in["name"], built_in["built_in"], built_in["enabled"]) == ("health hourly", True, True)
     refused = api.delete("/schedules/health hourly")
@@ -54,7 +56,7 @@ def test_what_could_not_run_is_refused_with_its_field(api, field, wrong):
     answer = api.post("/schedules", ASKED | wrong)
     assert answer.status_code == 422, answer.text
     assert field in answer.text
-    assert len(api.get("/schedules").json()["items"]) == 2  # its own, and no other
+    assert len(api.get("/schedules").json()["items"]) == 4  # its own, and no other
 
 
 def test_a_taken_name_is_refused(api, schedule):

@@ -23,21 +23,33 @@ from saveos.schedules.models import Schedule, ScheduleRun
 from saveos.schedules.schemas import PreviewOut, ScheduleIn, ScheduleOut, SchedulePatch
 
 RULE = "schedule_failed"
-HEALTH, DRILLS = "health hourly", "drills weekly"
+HEALTH, DRILLS, GUARD, CHECKS = "health hourly", "drills weekly", "guard hourly", "checks monthly"
 
 
 def ensure_default(session: Session, tenant_id: uuid.UUID) -> None:
-    """Give a tenant its own schedules, an hourly health check and a weekly drill of all hosts, if they lack.
+    """Give a tenant its own schedules, of all hosts, those that it lacks.
 
+    Health and guards every hour, a drill every week, and a check with all data every month.
     Their times come from the time of their making: the first runs are nearly an hour and a week
     away, and installations do not all ask at once.
     """
     began = now() - timedelta(minutes=2)
     _ensure(session, tenant_id, HEALTH, "health", f"{began.minute} * * * *")
     _ensure(session, tenant_id, DRILLS, "drill", f"{began.minute} {began.hour} * * {began.isoweekday() % 7}")
+    # After the health check, which sees what is on a server's disk, so that both tell of the same hour.
+    _ensure(session, tenant_id, GUARD, "guard", f"{(began.minute + 1) % 60} * * * *")
+    data = {"kind": "data"}
+    _ensure(session, tenant_id, CHECKS, "check", f"{began.minute} {began.hour} {min(began.day, 28)} * *", data)
 
 
-def _ensure(session: Session, tenant_id: uuid.UUID, name: str, operation: str, cron: str) -> None:
+def _ensure(  # noqa: PLR0917
+    session: Session,
+    tenant_id: uuid.UUID,
+    name: str,
+    operation: str,
+    cron: str,
+    parameters: dict[str, Any] | None = None,
+) -> None:
     own = (Schedule.tenant_id == tenant_id, Schedule.built_in, Schedule.operation == operation)
     if session.scalar(select(Schedule.id).where(*own).limit(1)):
         return
@@ -46,6 +58,7 @@ def _ensure(session: Session, tenant_id: uuid.UUID, name: str, operation: str, c
         name=name if not _taken(session, tenant_id, name) else f"{name} (built in)",
         operation=operation,
         targets={"all": True},
+        parameters=maintenance.check_request(maintenance.get_operation(operation), "run", parameters or {}),
         cron=cron,
         built_in=True,
         created_by="saveos",

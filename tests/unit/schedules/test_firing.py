@@ -351,7 +351,9 @@ def test_a_schedule_needs_what_its_operation_needs(session: Any, actor: Any, add
 def test_the_built_in_schedule_is_made_once_and_kept(session: Any, actor: Any, clock: Any) -> None:
     service.ensure_default(session, actor.tenant_id)
     service.ensure_default(session, actor.tenant_id)
-    drills, schedule = service.list_schedules(session, actor.tenant_id, None, 10)
+    _, drills, guard, schedule = service.list_schedules(session, actor.tenant_id, None, 10)
+    assert (guard.name, guard.operation, guard.targets) == ("guard hourly", "guard", {"all": True})
+    assert guard.next_at > clock.at + timedelta(minutes=50)
     assert (drills.name, drills.operation, drills.targets) == ("drills weekly", "drill", {"all": True})
     assert drills.next_at is not None
     assert drills.next_at > clock.at + timedelta(days=6)
