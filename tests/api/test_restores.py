@@ -98,12 +98,84 @@ def test_refusals(api: Any, archive: Any, body: Any, status: int, words: str) ->
     assert api.get("/jobs").json()["items"] == []
 
 
-def test_restore_to_another_host_is_refused_with_the_way(api: Any, archive: Any) -> None:
-    api.made(
-        "/hosts", {"name": "web2", "connection": "local", "repository": {"kind": "local", "path": "/srv/s"}}
+def enrolled(api: Any, name: str) -> str:
+    body = {"name": name, "connection": "local", "repository": {"kind": "local", "path": f"/srv/{name}"}}
+    host = api.made("/hosts", body)["id"]
+    with api.database.session() as session:
+        session.get_one(Host, uuid.UUID(host)).state = "enrolled"
+    return str(host)
+
+
+def test_another_host_is_a_right_of_its_own_and_a_transfer(api: Any, archive: Any) -> None:
+    web2 = enrolled(api, "web2")
+    body = {"archive": archive["id"], "target_host": "web2", "destination": "/srv/back"}
+    refused = api.post("/restores", body, token=api.token_of("operator"))
+    assert (refused.status_code, "restores:other_host" in refused.text) == (403, True)
+    preview = api.post("/restores", body | {"preview": True})
+    assert (preview.status_code, preview.json()["field"]) == (422, "preview")
+    made = api.made("/restores", body)
+    assert (made["restore"]["kind"], made["restore"]["target_host"]) == ("other_host", "web2")
+    job = made["job"]
+    assert (job["operation"], job["targets"]["hosts"]) == ("transfer", ["web1", "web2"])
+    assert job["parameters"]["transfer"] == made["restore"]["id"] and job["parameters"]["staged"] is True
+    with api.database.session() as session:
+        resources = session.get_one(Job, uuid.UUID(job["id"])).resources
+        queue.finish(session, session.get_one(Job, uuid.UUID(job["id"])), "lost", "its worker was gone")
+    assert {f"host:{web2}", f"host:{archive['host_id']}"} < set(resources)
+    again = api.post(f"/jobs/{job['id']}/retry")
+    assert (again.status_code, "anew" in again.text) == (409, True)
+
+
+def test_its_own_host_named_as_another_is_a_plain_restore(api: Any, archive: Any) -> None:
+    made = api.made(
+        "/restores", {"archive": archive["id"], "target_host": "web1"}, token=api.token_of("operator")
     )
-    answer = api.post("/restores", {"archive": archive["id"], "target_host": "web2"})
-    assert (answer.status_code, answer.json()["field"]) == (422, "target_host")
+    assert (made["restore"]["kind"], made["job"]["operation"]) == ("host", "restore")
+
+
+def test_a_download_is_a_right_of_its_own_and_goes_nowhere_else(api: Any, archive: Any) -> None:
+    body = {"archive": archive["id"], "download": True}
+    operator = api.token_of("operator")
+    refused = api.post("/restores", body, token=operator)
+    assert (refused.status_code, "right download" in refused.text) == (403, True)
+    assert api.post("/restores", body | {"destination": "/srv/x"}).status_code == 422
+    made = api.made("/restores", body)
+    path = f"/restores/{made['restore']['id']}/content"
+    assert made["restore"]["kind"] == "download"
+    assert api.get(path, token=operator).status_code == 403
+    assert api.get(path, token=api.other_tenant().token).status_code == 404
+    with api.database.session() as session:
+        queue.finish(
+            session, session.get_one(Job, uuid.UUID(made["job"]["id"])), "failed", "web1 is not reachable"
+        )
+    over = api.get(path)
+    assert (over.status_code, "web1 is not reachable" in over.text) == (409, True)
+
+
+def test_nobody_starts_a_transfer_by_itself(api: Any, archive: Any) -> None:
+    parameters = {"repository_id": archive["repository_id"], "transfer": str(uuid.uuid4()), "source": "web1"}
+    answer = api.post("/maintenance/transfer", {"targets": {"hosts": ["web1"]}, "parameters": parameters})
+    assert (answer.status_code, "belongs to a restore" in answer.text) == (422, True)
+
+
+def test_content_may_be_kept_from_passing_through_the_controller(api: Any, archive: Any) -> None:
+    assert api.get("/settings").json() == {"content_through_controller": True}
+    made = api.made("/restores", {"archive": archive["id"], "download": True})
+    assert (
+        api.patch(
+            "/settings", {"content_through_controller": False}, token=api.token_of("operator")
+        ).status_code
+        == 403
+    )
+    assert api.patch("/settings", {"content_through_controller": False}).status_code == 200
+    enrolled(api, "web2")
+    for body in ({"download": True}, {"target_host": "web2"}):
+        refused = api.post("/restores", {"archive": archive["id"], **body})
+        assert (refused.status_code, "content_through_controller" in refused.text) == (403, True)
+    assert (
+        api.get(f"/restores/{made['restore']['id']}/content").status_code == 403
+    )  # also of what was asked before
+    assert api.post("/restores", {"archive": archive["id"]}).status_code == 202
 
 
 def test_retry_needs_the_right_to_restore_and_is_a_restore_too(api: Any, archive: Any) -> None:

@@ -14,6 +14,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_HOME = "/var/lib/saveos"
 TIMEOUT = 60.0  # seconds; a page or an accepted job, never a whole job
 SILENCE = 45.0  # seconds without a byte after which an event stream counts as broken
+CONTENT_SILENCE = 960.0  # of content: longer than the controller waits for a host
 EXIT_CODES = {401: REFUSED, 403: REFUSED, 409: REFUSED, 413: USAGE, 422: USAGE, 429: REFUSED}
 
 
@@ -196,6 +198,24 @@ class Client:
             raise self._unreachable(error) from error
         self._check(response)
         return bytes(response.content)
+
+    @contextmanager
+    def content(self, path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """GET what comes in pieces: its file name and the pieces. Raises CommandError where it breaks off."""
+        import httpx
+
+        try:
+            timeout = httpx.Timeout(TIMEOUT, read=CONTENT_SILENCE)
+            with self._http.stream("GET", path, timeout=timeout) as response:
+                self._check(response)
+                disposition = response.headers.get("content-disposition", "")
+                yield disposition.partition('filename="')[2].rstrip('"'), response.iter_raw(1 << 20)
+        except httpx.TransportError as error:
+            raise CommandError(
+                f"The content broke off ({error or type(error).__name__}): what is there is not whole. "
+                "See the job of the download: saveos jobs list",
+                FAILED,
+            ) from error
 
     def post(
         self, path: str, body: Any = None, *, once: bool = False, headers: dict[str, str] | None = None

@@ -18,10 +18,8 @@ QUEUED = 16  # pieces between the two ends; a server's piece is 64 KiB at the mo
 PIECE = 64 * 1024  # bytes
 READER_SECONDS = 120.0  # a host that has begun waits so long for its reader
 STILL_SECONDS = 60.0  # a reader that takes nothing for so long is given up
-FLOOR, FLOOR_AFTER = (
-    8 * 1024,
-    300.0,
-)  # bytes a second that a reader takes at least, once so many seconds went by
+FLOOR = 8 * 1024  # bytes a second that a reader takes at least
+FLOOR_AFTER = 300.0  # seconds before that counts
 SILENT_SECONDS = 900.0  # a host that sends nothing for so long is given up
 APART = "where several controller processes serve, both ends must reach the same one (docs/how-to/restore.md)"
 
