@@ -191,6 +191,13 @@ def _proven(facts: Facts) -> str:
     return f"A drill restored the newest archives of {facts.name} at {_time(facts.last_proven_at)}."
 
 
+def _drifted(facts: Facts) -> str:
+    return (
+        f"{facts.name} differs from what provisioning would make of it, at least since "
+        f"{_time(facts.drifted_since)}: saveos maintenance drift {facts.name} --last"
+    )
+
+
 def _found(facts: Facts) -> str:
     others = f" (and {facts.critical - 1} more)" if facts.critical > 1 else ""
     return f"{facts.operation} found on {facts.name}: {facts.worst}{others}"
@@ -276,6 +283,13 @@ RULES: dict[str, Rule] = {
     ),
     "check_failed": Rule("critical", "check failed", sentence=_check_failed, ended=_checked),
     "check_late": Rule("warning", "check overdue", sentence=_check_late, ended=_checked),
+    "drifted": Rule(
+        "warning",
+        "host drifted",
+        lambda facts: facts.drifted_since,
+        _drifted,
+        lambda facts: f"{facts.name} is as provisioning makes it again.",
+    ),
     "certificate": Rule("critical", "certificate near its end"),
     "channel_failing": Rule("warning", "channel does not deliver"),
     "schedule_failed": Rule("warning", "schedule did not start"),
@@ -370,9 +384,15 @@ def _drills(at: datetime) -> Select[Any]:
     return _of_hosts(Host.last_proven_at, Host.last_drill_at, Host.drill_error, rule=holds, held=holds)
 
 
+def _drifts(at: datetime) -> Select[Any]:
+    holds = case((and_(watched(), Host.drifted_since.is_not(None)), "drifted"))
+    return _of_hosts(Host.drifted_since, rule=holds, held=holds)
+
+
 FAMILIES = (
     Family("host", ("overdue", "silent", "failed", "never_enrolled", "never_backed_up"), _protection),
     Family("host", ("disk_full", "disk_low"), _disks),
     Family("host", ("clock",), _clocks),
     Family("host", ("drill_failed", "not_proven"), _drills),
+    Family("host", ("drifted",), _drifts),
 )

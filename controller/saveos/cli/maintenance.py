@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saveos.cli import dependencies, guard, output, secrets, validation
+from saveos.cli import cleanup, dependencies, drift, guard, output, secrets, validation
 from saveos.cli import findings as found
 from saveos.cli.archives import (
     Conflict,
@@ -45,8 +45,10 @@ maintenance.add_typer(health, name="health")
 found.add_to(maintenance)
 guard.add_operations(maintenance)
 dependencies.add_to(maintenance)
+cleanup.add_to(maintenance)
 validation.add_to(maintenance)
 secrets.add_to(maintenance)
+drift.add_to(maintenance)
 OneHost = Annotated[str, typer.Argument(help="Host, by name or id.", metavar="HOST")]
 
 

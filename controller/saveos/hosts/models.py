@@ -69,6 +69,8 @@ class Host(HasId, Base):
     last_drill_state: Mapped[str] = mapped_column(String(20), default="")  # proven | partial | failed
     drill_error: Mapped[str] = mapped_column(String(500), default="")  # what failed, by name
     storage_free_share: Mapped[float | None]  # 0 to 1, of a storage server's file system
+    drifted_since: Mapped[datetime | None]  # since a look found it other than provisioning would make it
+    drift_checked_at: Mapped[datetime | None]  # when it was looked at last; never is unknown
     # By name, because policies stand higher on the ladder; for reading, and only where a query asks for it.
     policy: Mapped[Any] = relationship("Policy", foreign_keys=[policy_id], viewonly=True, lazy="raise")
 

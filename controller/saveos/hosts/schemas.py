@@ -105,7 +105,11 @@ class HostOut(BaseModel):
     policy_id: uuid.UUID | None
     policy_name: str | None
     policy_source: str = Field(description="host, group:NAME or default: what its policy comes from")
-    drift: bool = Field(description="Provisioned with another version of its policy than the present one")
+    drift: bool = Field(
+        description="Has yet to follow the present version of its policy, or was found other than provisioned"
+    )
+    drifted_since: datetime | None
+    drift_checked_at: datetime | None
     state: HostState
     protection: Protection
     os: str

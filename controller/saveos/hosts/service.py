@@ -171,7 +171,8 @@ def host_filters(
     if protection:
         found.append(protection_sql(now()) == protection)
     if drift:
-        found.append(drift_sql() if drift == "true" else ~drift_sql())
+        differs = or_(drift_sql(), Host.drifted_since.is_not(None))
+        found.append(differs if drift == "true" else ~differs)
     if proof:
         found.append(proof_sql(now()) == proof)
     if tag:
@@ -328,7 +329,7 @@ def _describe(host: Host, groups: list[str], at: datetime) -> HostOut:
         **columns,
         groups=groups,
         policy_name=policy.name if policy else None,
-        drift=has_drift(host),
+        drift=has_drift(host) or host.drifted_since is not None,
         protection=protection(host, at),
         proof=proof_of(host, at),
         next_run_at=next_run(policy.schedule, at, policy.zone) if runs else None,

@@ -10,7 +10,7 @@ from saveos.accounts.service import record
 from saveos.core.database import write_lock
 from saveos.core.errors import Forbidden
 from saveos.core.inputs import Text
-from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
+from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, decode_text, split
 from saveos.core.security import token_hash
 from saveos.core.web import SessionDep, StateDep
 from saveos.hosts.models import Host
@@ -18,8 +18,9 @@ from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut, ReportIn
-from saveos.maintenance import bulk, findings, service
+from saveos.maintenance import bulk, drift, findings, service
 from saveos.maintenance import secrets as held
+from saveos.maintenance.drift import DriftOut
 from saveos.maintenance.inventory import inventory
 from saveos.maintenance.operations import OPERATIONS
 from saveos.maintenance.schemas import (
@@ -313,3 +314,24 @@ def take_agent_token(session: SessionDep, request: Request, host: AgentHost, bod
     """Let a host's new token count beside the one shown (agent token); shown itself, it ends the others."""
     current = token_hash(request.headers["authorization"].partition(" ")[2].strip())
     held.take_token(session, host, current, body)
+
+
+@router.get("/drift", tags=["maintenance"])
+def list_drifted_hosts(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("hosts:read"))],
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[DriftOut]:
+    """List the hosts that differ from what provisioning would make of them, by name, with the difference."""
+    rows = drift.list_drift(session, actor.tenant_id, after=decode_text(cursor), limit=limit + 1)
+    items, following = split(rows, limit, lambda row: [row.host])
+    return Page(items=items, next=following)
+
+
+@router.get("/hosts/{host}/drift", tags=["maintenance"])
+def get_host_drift(
+    session: SessionDep, actor: Annotated[Actor, Depends(require("hosts:read"))], host: str
+) -> DriftOut:
+    """Show how a host differs from what provisioning would make of it, and since when."""
+    return drift.describe(session, get_host(session, actor.tenant_id, host))

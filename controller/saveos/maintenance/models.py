@@ -118,3 +118,19 @@ class Finding(HasId, Base):
     def reference(self) -> str:
         """What names it in an operation's `fix_parameter`."""
         return f"{self.kind}:{self.subject}" if self.subject else self.kind
+
+
+class HostDrift(Base):
+    """How a host differs from what provisioning would make of it: what the last look found, where it did.
+
+    `diff` is unified text of 64 KiB at most; the roles hide values that may be secret. Since when, and when
+    it was looked at, is in the host's own row.
+    """
+
+    __tablename__ = "host_drifts"
+    host_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
+    job_id: Mapped[uuid.UUID | None]
+    at: Mapped[datetime] = mapped_column(default=now)
+    changes: Mapped[int] = mapped_column(default=0)
+    diff: Mapped[str] = mapped_column(Text, default="")

@@ -17,10 +17,12 @@ from sqlalchemy.orm import Session
 
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import findings, guard, results, secrets
+from saveos.maintenance import drift, findings, guard, results, secrets
 from saveos.maintenance.parameters import (
     BrowseParameters,
+    CareParameters,
     CheckParameters,
+    CleanupParameters,
     DependenciesParameters,
     DrillParameters,
     GuardParameters,
@@ -70,7 +72,7 @@ class Operation:
     @property
     def tells_findings(self) -> bool:
         """Whether its results are records with findings."""
-        return self.on_result in (findings.record, secrets.told)
+        return self.on_result in (findings.record, secrets.told, drift.told)
 
 
 OPERATIONS = {
@@ -158,6 +160,19 @@ OPERATIONS = {
             fix_parameter="fixes",
         ),
         Operation(
+            "cleanup",
+            "cleanup.yml",
+            "Remove caches, old logs and temporary files",
+            CleanupParameters,
+            supports_check=True,
+            needs="both",
+            exclusive=False,  # a backup may run beside it: what is open is left alone
+            timeout=7_200,
+            done_key="cleanup",
+            on_result=findings.record,
+            fix_parameter="rules",
+        ),
+        Operation(
             "health",
             "health.yml",
             "Is each host well",
@@ -166,6 +181,19 @@ OPERATIONS = {
             timeout=600,
             done_key="health",
             on_result=results.examined,
+        ),
+        Operation(
+            "drift",
+            "drift.yml",
+            "See how hosts differ from what provisioning would make of them",
+            supports_check=True,
+            needs="both",
+            servers=True,
+            exclusive=False,  # only looks: every play of it is in check mode
+            configures=True,
+            timeout=3_600,
+            done_key="drift",
+            on_result=drift.told,
         ),
         Operation(
             "secrets",

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.service import set_agent_token
@@ -21,6 +22,7 @@ from saveos.core.errors import Invalid
 from saveos.hosts.models import Host
 from saveos.hosts.service import record_seen
 from saveos.jobs.models import Job, JobHost
+from saveos.maintenance.models import Finding, HostDrift, MaintenanceLatest
 from saveos.policies.precedence import record_applied
 from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
@@ -179,8 +181,20 @@ def provisioned(session: Session, job: Job, row: JobHost) -> None:
         host.state = "enrolled"
     if row.state in ("ok", "changed") and row.is_target and found.policy_version:
         record_applied(session, host, found.policy_version)
+    if row.state in ("ok", "changed") and row.is_target:
+        converged(session, host)
     record_seen(host)
     touch(session, host.tenant_id, "hosts")
+
+
+def converged(session: Session, host: Host) -> None:
+    """Note that a host is as provisioning makes it: it was provisioned, or a look found no difference."""
+    host.drifted_since = None
+    session.execute(delete(HostDrift).where(HostDrift.host_id == host.id))
+    own = (Finding.host_id == host.id, Finding.operation == "drift", Finding.resolved_at.is_(None))
+    session.execute(update(Finding).where(*own).values(resolved_at=now()))
+    stood = (MaintenanceLatest.host_id == host.id, MaintenanceLatest.operation == "drift")
+    session.execute(update(MaintenanceLatest).where(*stood).values(state="ok", warning=0, worst=""))
 
 
 def _keep_escrow(session: Session, host: Host, told: Sealed) -> None:
