@@ -17,12 +17,14 @@ from sqlalchemy.orm import Session
 
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import drift, findings, guard, results, secrets
+from saveos.maintenance import care, drift, findings, guard, results, secrets
 from saveos.maintenance.parameters import (
     BrowseParameters,
     CareParameters,
     CheckParameters,
     CleanupParameters,
+    CompareParameters,
+    DatabaseParameters,
     DependenciesParameters,
     DrillParameters,
     GuardParameters,
@@ -127,6 +129,34 @@ OPERATIONS = {
             BrowseParameters,
             timeout=900,
             done_key="browse",
+        ),
+        Operation(
+            "care",
+            "care.yml",
+            "Protect, rename, delete or export an archive",
+            CareParameters,
+            right="archives:write",
+            supports_check=True,
+            done_key="care",
+            on_result=care.recorded,
+        ),
+        Operation(
+            "compare",
+            "compare.yml",
+            "Compare an archive with the host as it is",
+            CompareParameters,
+            timeout=7_200,
+            done_key="compare",
+        ),
+        Operation(
+            "database",
+            "database.yml",
+            "Bring a database back, as a copy or in place",
+            DatabaseParameters,
+            right="restores:write",
+            supports_check=True,
+            idempotent=False,  # a second copy needs another name, and a second replacement is a person's choice
+            done_key="database",
         ),
         Operation(
             "measure",

@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from saveos.core.inputs import AbsolutePath, RequestModel
 from saveos.policies.schemas import Excludes
@@ -147,3 +147,84 @@ class DependenciesParameters(RequestModel):
     health_url: HttpAddress = Field(
         "", description="Address that must answer after an update, asked from the host"
     )
+
+
+class CleanupRule(RequestModel):
+    """A cleanup rule of one's own. The host judges it: one outside what may be cleaned is a finding there."""
+
+    name: Annotated[str, Field(max_length=40)]
+    root: Annotated[str, Field(max_length=1000)]
+    patterns: Annotated[list[Annotated[str, Field(max_length=500)]], Field(min_length=1, max_length=100)]
+    kind: Literal["cache", "logs", "temp"] = "cache"
+    min_age_days: float = Field(30, ge=0, le=36_500)
+    directories: bool = False
+
+
+CleanupKind = Literal["cache", "logs", "temp", "containers"]
+
+
+class CleanupParameters(RequestModel):
+    """What to remove; without anything said, what every rule names."""
+
+    kinds: Annotated[list[CleanupKind], Field(min_length=1, max_length=4)] = Field(
+        ["cache", "logs", "temp", "containers"], description="Kinds of rules"
+    )
+    rules: Fixes = Field([], description="Only these rules, whatever their kind")
+    older_than: float = Field(-1, ge=-1, le=3650, description="Days, instead of the rules' own; -1 is theirs")
+    journal_mb: int = Field(500, ge=0, le=1_000_000, description="So much of the archived journal stays, in MB")
+    custom: Annotated[list[CleanupRule], Field(max_length=100)] = Field([], description="Rules of your own")
+
+
+CareAction = Literal["protect", "unprotect", "rename", "delete", "export"]
+# How the agent lets archives be called: see NAME in saveos_agent/care.py
+ArchiveName = Annotated[str, Field(max_length=200, pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.:@=,-]*)?$")]
+DatabaseName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
+
+
+class CareParameters(RequestModel):
+    """What to do to one archive: `new_name` is for rename, `destination` (a file on the host) for export."""
+
+    action: CareAction
+    archive: ArchiveReference = Field(description="Name of the archive, or Borg's id of it")
+    repository_id: uuid.UUID | None = None
+    new_name: ArchiveName = ""
+    destination: AbsolutePath | Literal[""] = Field("", description="Ends in .tar, .tar.gz or .tar.zst")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CareParameters":
+        if self.archive == "latest":
+            raise ValueError("name the archive: the latest is another one soon")
+        if (self.action == "rename") != bool(self.new_name):
+            raise ValueError("new_name is what a rename needs, and nothing else")
+        if (self.action == "export") != bool(self.destination):
+            raise ValueError("destination is what an export needs, and nothing else")
+        if self.destination and not self.destination.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
+            raise ValueError("the destination must end in .tar, .tar.gz or .tar.zst")
+        return self
+
+
+class CompareParameters(RequestModel):
+    """The archive that is compared with the host as it is, and the directory below which."""
+
+    archive: ArchiveReference = "latest"
+    repository_id: uuid.UUID | None = None
+    path: AbsolutePath = "/"
+
+
+class DatabaseParameters(RequestModel):
+    """The database whose dump is loaded: as a copy, or in place of the present one, which is dumped before."""
+
+    database: Annotated[DatabaseName, Field(min_length=1)]
+    database_kind: Literal["", "postgresql", "mariadb", "mysql", "sqlite"] = Field(
+        "", description="Where the archive has several of this name"
+    )
+    database_as: Literal["copy", "replace"] = "copy"
+    copy_name: DatabaseName = Field("", description="Of SQLite the path of a new file")
+    archive: ArchiveReference = "latest"
+    repository_id: uuid.UUID | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DatabaseParameters":
+        if self.copy_name and self.database_as == "replace":
+            raise ValueError("copy_name is for a copy: leave it out to replace the database")
+        return self
