@@ -47,7 +47,7 @@ def nothing_left(story):
     until(
         lambda: not processes_of(story.controller), 20, f"no process of a job: {processes_of(story.controller)}"
     )
-    until(lambda: not host_processes(story.web), 20, f"no process on web: {host_processes(story.web)}")
+    at_rest(story.web)
 
 
 def supervisors(story):
