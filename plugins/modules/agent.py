@@ -26,7 +26,9 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, check]
+    choices:
+      [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, check, care,
+       compare, database]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -104,6 +106,15 @@ options:
     description: Whether V(send) sends to another host, and so all that belongs to each file.
     type: bool
     default: false
+  action:
+    description: What O(verb=care) does to an archive.
+    type: str
+    default: ""
+  options:
+    description: Options of V(care), V(compare) and V(database), as the agent's command line calls them; empty
+      ones are left out.
+    type: dict
+    default: {}
   path:
     description: Directory to browse.
     type: str
@@ -159,7 +170,8 @@ RETURN = r"""
 saveos:
   description:
     - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse), C(check),
-      C(measure), C(drill), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows.
+      C(measure), C(drill), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows;
+      C(care), C(compare) and C(database) what was done or found.
   returned: always where the agent answered
   type: dict
   sample: {run: {run_id: 01a20611-671c-7657-aef0-7a01ac4f1901, state: succeeded}}
@@ -167,6 +179,7 @@ saveos:
 
 PROGRAMS = ("/usr/local/bin/saveos-agent", "/opt/saveos/bin/saveos-agent")
 RUNS = ("backup", "restore")
+WITH_OPTIONS = ("care", "compare", "database")
 LOG_CHARACTERS = 4000  # the whole log tail goes to the controller with the check-in, not through Ansible
 
 
@@ -204,6 +217,7 @@ def arguments(params, check_mode):
         argv += [f"--sample={params['sample']}"] + ([f"--seed={params['seed']}"] if params["seed"] >= 0 else [])
     if verb == "check":
         argv += [f"--kind={params['kind']}"] + [f"--repository={each}" for each in params["repositories"]]
+    argv += with_options(params, check_mode)
     if verb == "measure":
         argv += [f"--source={path}" for path in params["sources"]]
         argv += [f"--exclude={pattern}" for pattern in params["excludes"]]
@@ -216,6 +230,15 @@ def arguments(params, check_mode):
         argv += ["--in-place"] if params["in_place"] else []
         argv += [] if params["verify"] else ["--no-verify"]
     return argv
+
+
+def with_options(params, check_mode):
+    """What follows a verb whose options are handed over as they are; nothing for another."""
+    if params["verb"] not in WITH_OPTIONS:
+        return []
+    argv = [params["action"]] if params["action"] else []
+    argv += [f"--{name}={value}" for name, value in params["options"].items() if value not in ("", None)]
+    return argv + (["--check"] if check_mode and params["verb"] != "compare" else [])
 
 
 def run_agent(argv):
@@ -275,7 +298,7 @@ def answer(verb, data):
     if verb in RUNS:
         failed = data["state"] not in ("succeeded", "warning")
         return {"run": trimmed(data)}, not failed, sentence(data) if failed else None
-    return {verb: data}, False, fault(verb, data)
+    return {verb: data}, bool(data.get("changed")) and verb in WITH_OPTIONS, fault(verb, data)
 
 
 def fault(verb, data):
@@ -307,7 +330,7 @@ def main():
                 "required": True,
                 "choices": [
                     *("backup", "restore", "send", "stop", "browse", "measure"),
-                    *("snapshots", "status", "health", "deliver", "drill", "check"),
+                    *("snapshots", "status", "health", "deliver", "drill", "check", *WITH_OPTIONS),
                 ],
             },
             "config_dir": {"type": "path", "default": "/etc/saveos"},
@@ -331,6 +354,8 @@ def main():
             "verify": {"type": "bool", "default": True},
             "transfer": {"default": ""},
             "staged": {"type": "bool", "default": False},
+            "action": {"default": ""},
+            "options": {"type": "dict", "default": {}},
             "path": {"default": "/"},
             "kind": {"choices": ["archives", "data"], "default": "archives"},
             "repositories": {"type": "list", "elements": "str", "default": []},

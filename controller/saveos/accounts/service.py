@@ -59,6 +59,7 @@ RIGHTS = {
         "repositories:approve",
         "repositories:undo",
         "restores:other_host",
+        "archives:delete",
     },
 }
 AGENT_RIGHTS = frozenset({"checkins:write"})

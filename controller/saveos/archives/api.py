@@ -256,6 +256,7 @@ def take_living(
     if actor.host_id is None:
         raise Forbidden("only an agent's token can say what its repositories hold")
     host = get_host(session, actor.tenant_id, actor.host_id)
+    catalogue.follow_renames(session, state.settings.home, host, repository_id, body.renamed)
     _, returned = service.mark_living(session, host, repository_id, body.archives)
     if returned:
         catalogue.rebuild(session, state.settings.home, get_repository(session, actor.tenant_id, repository_id))

@@ -20,7 +20,7 @@ from saveos.accounts.keys import data_key
 from saveos.archives import listings
 from saveos.archives.listings import Listing
 from saveos.archives.models import Archive
-from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, VersionOut, WantedOut
+from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, RenamedIn, VersionOut, WantedOut
 from saveos.archives.store import Entry, Incomplete, OutOfOrder, Store, Wanted
 from saveos.core.database import Database, touch
 from saveos.core.errors import Conflict, Invalid, NotFound
@@ -30,6 +30,7 @@ from saveos.repositories.models import Repository
 
 SHARDS = 16  # stores of a tenant; a repository lives in the one that its id names
 SHOWN = 200  # entries on a page
+PROTECTED = "+"  # a name that begins so is left out by retention
 
 NOT_INDEXED: dict[type[Exception], tuple[str, str]] = {
     Incomplete: ("none", "files are gone since the archive before; the host lists all"),
@@ -199,6 +200,41 @@ def forget_next(database: Database, home: Path) -> bool:
             session.get_one(Archive, archive_id).catalogue = "none"
         touch(session, archive.tenant_id, "archives")
     return True
+
+
+def rename(session: Session, home: Path, archive: Archive, borg_id: str, name: str) -> None:
+    """Follow a rename, which gives an archive another id: its row, its part of the catalogue.
+
+    Telling twice changes nothing.
+    """
+    if archive.borg_id != borg_id:
+        known = Archive.repository_id == archive.repository_id, Archive.borg_id == borg_id
+        if session.scalar(select(Archive.id).where(*known)) is not None:
+            raise Conflict("another archive of this repository has the new id already")
+        if archive.catalogue == "indexed":
+            with open_store(session, home, archive.tenant_id, archive.repository_id) as store:
+                store.rename_archive(str(archive.repository_id), archive.borg_id, borg_id)
+        folder = listings.folder(home, archive.tenant_id, archive.repository_id)
+        for each in folder.glob(f"{archive.borg_id}.*"):
+            each.unlink(missing_ok=True)  # sealed to its name: the host sends it again
+        if archive.catalogue == "waiting":
+            archive.catalogue = "wanted"
+    archive.borg_id, archive.name = borg_id, name
+    archive.protected = name.startswith(PROTECTED)
+    archive.gone_at = None
+    touch(session, archive.tenant_id, "archives")
+
+
+def follow_renames(
+    session: Session, home: Path, host: Host, repository_id: uuid.UUID, renamed: Collection[RenamedIn]
+) -> None:
+    """Follow what a host says its archives are called now; ids that are not known here are left out."""
+    own = Archive.repository_id == repository_id, Archive.host_id == host.id
+    for each in renamed:
+        archive = session.scalar(select(Archive).where(*own, Archive.borg_id == each.was))
+        taken = session.scalar(select(Archive.id).where(*own, Archive.borg_id == each.now))
+        if archive is not None and taken is None:
+            rename(session, home, archive, each.now, each.name)
 
 
 def rebuild(session: Session, home: Path, repository: Repository) -> None:

@@ -35,6 +35,10 @@ class ArchiveOut(BaseModel):
     catalogue_error: str
     note: str
     tags: list[str]
+    protected: bool
+    removed_at: datetime | None
+    removed_why: str
+    removed_by: str
     gone_at: datetime | None
 
 
@@ -45,10 +49,19 @@ class ArchivePatch(RequestModel):
     tags: Tags | None = None
 
 
+class RenamedIn(RequestModel):
+    """An archive that got another name, and so another id."""
+
+    was: BorgId
+    now: BorgId
+    name: Annotated[str, Field(min_length=1, max_length=400)]
+
+
 class LivingIn(RequestModel):
-    """The ids of all archives that a repository has."""
+    """The ids of all archives that a repository has, and what became of some of them."""
 
     archives: Annotated[list[BorgId], Field(max_length=100_000)]
+    renamed: Annotated[list[RenamedIn], Field(max_length=1000)] = Field([])
 
 
 class FileOut(BaseModel):

@@ -84,6 +84,14 @@ def change_archive(session: Session, archive: Archive, patch: ArchivePatch) -> N
     touch(session, archive.tenant_id, "archives")
 
 
+def mark_removed(session: Session, archive: Archive, why: str, who: str, *, at: datetime) -> None:
+    """Note that an archive was marked for removal, why and by whom; the first note stays."""
+    if archive.removed_at is None:
+        archive.removed_at, archive.removed_why, archive.removed_by = at, why, who[:150]
+    archive.gone_at = archive.gone_at or at
+    touch(session, archive.tenant_id, "archives")
+
+
 def mark_living(
     session: Session, host: Host, repository_id: uuid.UUID, living: Collection[str]
 ) -> tuple[int, int]:
@@ -99,7 +107,8 @@ def mark_living(
     for archive in session.scalars(select(Archive).where(Archive.repository_id == repository_id)):
         if archive.borg_id in known:
             returned += archive.gone_at is not None and archive.catalogue == "none"
-            archive.gone_at = None
+            archive.gone_at = archive.removed_at = None  # back, such as by an undo of the guard
+            archive.removed_why = archive.removed_by = ""
         elif archive.gone_at is None:
             archive.gone_at = at
             found += 1

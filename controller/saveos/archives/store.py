@@ -215,6 +215,13 @@ class Store:
         self._run("PRAGMA wal_checkpoint(TRUNCATE)")  # a first listing may have made it as large as the store
         return outcome
 
+    def rename_archive(self, repository: str, borg_id: str, new: str) -> None:
+        """Note that Borg knows an archive by another id now; its content is what it was."""
+        with self._writing():
+            owner = self._repository(repository)
+            if not self._one("SELECT 1 FROM archives WHERE repository=? AND borg_id=?", owner, new):
+                self._run("UPDATE archives SET borg_id=? WHERE repository=? AND borg_id=?", new, owner, borg_id)
+
     def forget_archives(self, repository: str, living: Iterable[str]) -> int:
         """Drop versions that lived only in archives that are gone; `living` are the ids of those there are.
 

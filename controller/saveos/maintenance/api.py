@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from saveos.accounts.access import Actor, describe, require
 from saveos.accounts.service import record
+from saveos.archives import service as archives
 from saveos.core.database import write_lock
 from saveos.core.errors import Forbidden
 from saveos.core.inputs import Text
@@ -18,7 +19,7 @@ from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut, ReportIn
-from saveos.maintenance import bulk, drift, findings, service
+from saveos.maintenance import bulk, care, drift, findings, service
 from saveos.maintenance import secrets as held
 from saveos.maintenance.drift import DriftOut
 from saveos.maintenance.inventory import inventory
@@ -27,6 +28,7 @@ from saveos.maintenance.schemas import (
     BackupIn,
     BulkIn,
     BulkOut,
+    CareIn,
     FindingOut,
     FixIn,
     FixOut,
@@ -179,6 +181,40 @@ def start_operation(
         idempotency_key=idempotency_key,
     )
     describe(session, f"job:{job.id}", operation=operation, mode=body.mode)
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return jobs.describe(job)
+
+
+@router.post("/archives/{archive_id}/care", status_code=202, tags=["archives"])
+def care_for_archive(
+    request: Request,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("archives:write"))],
+    archive_id: uuid.UUID,
+    body: CareIn,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
+    """Protect, unprotect, rename, delete or export an archive; 202 with the job that does it on its host.
+
+    A delete only marks: the space is held until the storage server's gate opens. It needs archives:delete,
+    an export restores:write. With `check` nothing changes, and the job says what would.
+    """
+    service.check_right(actor, OPERATIONS["care"], {"action": body.action})
+    archive = archives.get_archive(session, actor.tenant_id, archive_id)
+    care.check(archive, body.action)
+    job = service.start(
+        session,
+        actor.tenant_id,
+        "care",
+        Targets(hosts=[str(archive.host_id)]),
+        mode="check" if body.check else "run",
+        parameters=care.parameters(archive, body.action, new_name=body.new_name, destination=body.destination),
+        requested_by=actor.name,
+        trigger=door(request, actor),
+        idempotency_key=idempotency_key,
+    )
+    describe(session, f"archive {archive.name}", action=body.action, check=body.check, job=str(job.id))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return jobs.describe(job)
 

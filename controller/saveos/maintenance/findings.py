@@ -75,7 +75,11 @@ def record(session: Session, job: Job, row: JobHost) -> None:
     told, host = row.result.get(job.operation), host_of(session, row)
     if host is None or not isinstance(told, dict):
         return
-    found = parsed(ToldResult, told)
+    keep(session, job, host, parsed(ToldResult, told))
+
+
+def keep(session: Session, job: Job, host: Host, found: ToldResult) -> None:
+    """Store what a job found on a host, once; see `record`."""
     still = [each for each in found.findings if not each.fixed or job.mode == "check"]
     counts: Counter[str] = Counter(each.severity for each in still)
     same_job = (MaintenanceResult.job_id == job.id, MaintenanceResult.host_id == host.id)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import care, drift, findings, guard, results, secrets
+from saveos.maintenance import care, drift, findings, guard, health, results, secrets
 from saveos.maintenance.parameters import (
     BrowseParameters,
     CareParameters,
@@ -74,8 +74,11 @@ class Operation:
     @property
     def tells_findings(self) -> bool:
         """Whether its results are records with findings."""
-        return self.on_result in (findings.record, secrets.told, drift.told)
+        return self.on_result in (findings.record, secrets.told, drift.told, health.examined)
 
+
+# Handlers that keep a record with findings, alone or beside more.
+TELLING = (findings.record, drift.told, secrets.told)
 
 OPERATIONS = {
     each.name: each
@@ -207,10 +210,11 @@ OPERATIONS = {
             "health.yml",
             "Is each host well",
             needs="both",
+            supports_check=True,
             exclusive=False,  # reads only, and takes no lock at a host or a repository
             timeout=600,
             done_key="health",
-            on_result=results.examined,
+            on_result=health.examined,
         ),
         Operation(
             "drift",

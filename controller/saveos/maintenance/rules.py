@@ -9,9 +9,16 @@ from saveos.alerts.rules import Family, watched
 from saveos.hosts.models import Host
 from saveos.maintenance.models import MaintenanceLatest
 
+TOLD_ELSEWHERE = "health"  # what is critical there raises an alert of its own: failed, silent, disk full, …
+
 
 def _critical(at: datetime) -> Select[Any]:
-    rule = case((and_(watched(), MaintenanceLatest.critical > 0), "finding"))
+    rule = case(
+        (
+            and_(watched(), MaintenanceLatest.critical > 0, MaintenanceLatest.operation != TOLD_ELSEWHERE),
+            "finding",
+        )
+    )
     columns: tuple[Any, ...] = (
         MaintenanceLatest.id,
         MaintenanceLatest.tenant_id,

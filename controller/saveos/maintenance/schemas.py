@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from saveos.core.inputs import RequestModel, Text
+from saveos.core.inputs import AbsolutePath, RequestModel, Text
 from saveos.hosts.schemas import GroupName, HostState, Protection, Reference, Tags
 from saveos.jobs.schemas import JobOut
 from saveos.maintenance.findings import Severity, compare
 from saveos.maintenance.models import Finding, MaintenanceResult
+from saveos.maintenance.parameters import ArchiveName, CareAction
 
 References = Annotated[list[Reference], Field(max_length=10_000)]
 
@@ -229,3 +230,12 @@ class BulkOut(BaseModel):
     refused: list[BulkRefusal]
     hosts: list[str]
     job: JobOut | None
+
+
+class CareIn(RequestModel):
+    """What to do to an archive: `new_name` is for rename, `destination` (a file on its host) for export."""
+
+    action: CareAction
+    new_name: ArchiveName = ""
+    destination: AbsolutePath | Literal[""] = ""
+    check: bool = Field(False, description="Change nothing; the job says what would")

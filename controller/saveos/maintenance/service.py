@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from saveos.jobs import service as jobs
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.schemas import ReportIn
 from saveos.jobs.service import Member
-from saveos.maintenance import findings, guard
+from saveos.maintenance import care, findings, guard
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.schemas import Targets
 from saveos.repositories.service import of_hosts
@@ -37,7 +38,7 @@ def get_operation(name: str) -> Operation:
 
 def check_right(actor: Actor, operation: Operation, parameters: Mapping[str, Any] | None = None) -> None:
     """Raise Forbidden when the actor may not run the operation with these parameters."""
-    needed = [operation.right]
+    needed = [operation.right, *care.needed_rights(operation.name, parameters or {})]
     if operation.name == "restore":
         needed += restores.needed_rights(bool((parameters or {}).get("in_place")))
     for right in needed:
@@ -147,8 +148,9 @@ def take_report(session: Session, tenant_id: uuid.UUID, report: ReportIn, who: s
     job = reports.record(session, tenant_id, report, who)
     operation = OPERATIONS.get(job.operation)
     if operation and operation.tells_findings:
+        found = replace(operation, on_result=findings.record)  # what a report says beside findings is no host's word
         for row in jobs.list_hosts(session, job):
-            take_over(session, operation, job, row)
+            take_over(session, found, job, row)
     return job
 
 

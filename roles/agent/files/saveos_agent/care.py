@@ -1,5 +1,5 @@
 # Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
-"""Archive care: protect, rename, delete, export. Deleting only marks; the storage server's gate holds the space."""
+"""Archive care: protect, rename, delete, export. Deleting only marks; the server's gate holds the space."""
 
 from __future__ import annotations
 

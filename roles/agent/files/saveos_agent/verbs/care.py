@@ -35,8 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "protect     retention never prunes it: its name gets a + in front, and so a new id\n"
         "unprotect   retention looks at it again\n"
         "rename      another name (--name); a protected archive stays so\n"
-        "delete      marks it; the space stays until the storage server's gate opens. Refused for a protected one\n"
-        "export      writes it as .tar, .tar.gz or .tar.zst (--destination), readable by root only; never overwrites"
+        "delete      marks it (never a protected one); the space stays until the server's gate opens\n"
+        "export      writes it as .tar, .tar.gz or .tar.zst (--destination), for root only; never overwrites"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("action", choices=ACTIONS, help="what to do")

@@ -1,0 +1,77 @@
+"""Care of archives: who may, what is refused before a host is asked, and what its answer changes here."""
+
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from saveos.archives import catalogue, service
+from saveos.archives.models import Archive
+from saveos.core.clock import now
+from saveos.core.errors import Conflict
+from saveos.core.settings import get_settings
+from saveos.jobs.models import Job, JobHost
+from saveos.maintenance.results import host_of, parsed
+
+DELETE = "archives:delete"
+RIGHTS = {"delete": DELETE, "export": "restores:write"}  # the others need archives:write alone
+REPLACE = "restores:in_place"
+
+BorgId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Named(BaseModel):
+    """An archive as its repository knows it."""
+
+    id: BorgId
+    name: Annotated[str, Field(min_length=1, max_length=400)]
+
+
+class Cared(BaseModel):
+    """What a host did to an archive; `now` is null where there is none any more, or nothing was renamed."""
+
+    action: Literal["protect", "unprotect", "rename", "delete", "export"]
+    repository_id: uuid.UUID
+    archive: Named
+    now: Named | None = None
+
+
+def needed_rights(operation: str, parameters: Mapping[str, Any]) -> Collection[str]:
+    """Return the rights beside the operation's own that these parameters need."""
+    if operation == "care":
+        return [RIGHTS[action]] if (action := str(parameters.get("action"))) in RIGHTS else []
+    replaces = operation == "database" and parameters.get("database_as") == "replace"
+    return [REPLACE] if replaces else []
+
+
+def check(archive: Archive, action: str) -> None:
+    """Raise Conflict for what cannot be done to an archive."""
+    if archive.gone_at is not None:
+        raise Conflict("its repository has this archive no more")
+    if action == "delete" and archive.protected:
+        raise Conflict("this archive is protected: take its protection away first")
+
+
+def parameters(archive: Archive, action: str, *, new_name: str = "", destination: str = "") -> dict[str, Any]:
+    """Return what the operation takes to do this to an archive, which is named by Borg's id."""
+    asked = {"new_name": new_name, "destination": destination}
+    return {"action": action, "archive": archive.borg_id, "repository_id": str(archive.repository_id)} | asked
+
+
+def recorded(session: Session, job: Job, row: JobHost) -> None:
+    """Follow what a host did to an archive: its name and id, its protection, or that it is deleted."""
+    told, host = row.result.get("care"), host_of(session, row)
+    if host is None or not isinstance(told, dict) or job.mode == "check":
+        return
+    found = parsed(Cared, told)
+    own = Archive.repository_id == found.repository_id, Archive.host_id == host.id
+    archive = session.scalar(select(Archive).where(*own, Archive.borg_id == found.archive.id))
+    if archive is None:
+        return
+    if found.now is not None and found.action in ("protect", "unprotect", "rename"):
+        catalogue.rename(session, get_settings().home, archive, found.now.id, found.now.name)
+    elif found.action == "delete":
+        service.mark_removed(session, archive, "request", job.requested_by, at=row.finished_at or now())

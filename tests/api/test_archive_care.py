@@ -1,0 +1,177 @@
+"""Care of archives over HTTP: who may, what is refused, and how names, ids and the catalogue follow a host."""
+
+import gzip
+import uuid
+from datetime import timedelta
+
+import pytest
+from saveos.archives import catalogue
+from saveos.archives.models import Archive
+from saveos.core.clock import now
+from saveos.hosts.models import Host
+from saveos.jobs.models import Job, JobHost
+from saveos.maintenance import care
+from sqlalchemy import select
+
+from tests.api.test_catalogue import Sender, files, told
+
+
+@pytest.fixture
+def sender(api, database, installation, host_key):
+    api.made("/hosts", {"name": "vault", "is_agent": False, "is_storage_server": True})
+    found = Sender(api, database, installation.home)
+    assert api.patch("/hosts/web1", {"address": "192.0.2.1", "ssh_host_keys": [host_key()]}).is_success
+    with database.session(writes=True) as session:
+        session.get_one(Host, uuid.UUID(found.host["id"])).state = "enrolled"
+    return found
+
+
+def tell(sender, action, archive, fresh=None, mode="run"):
+    """Let the job's host say what it did."""
+    told = {
+        "action": action,
+        "repository_id": sender.repository,
+        "archive": archive,
+        "now": fresh,
+        "changed": True,
+    }
+    with sender.database.session(writes=True) as session:
+        host = session.get_one(Host, uuid.UUID(sender.host["id"]))
+        job = Job(tenant_id=host.tenant_id, operation="care", mode=mode, requested_by="admin")
+        care.recorded(session, job, JobHost(name="web1", host_id=host.id, result={"care": told}, state="ok"))
+
+
+def test_the_job_names_the_archive_by_its_id_and_the_audit_by_its_name(api, sender):
+    archive = sender.send(told(b"a"))
+    answer = api.post(f"/archives/{archive}/care", {"action": "rename", "new_name": "release-1"})
+    assert answer.status_code == 202, answer.text
+    with sender.database.session() as session:
+        job = session.get_one(Job, uuid.UUID(answer.json()["id"]))
+        assert (job.operation, job.parameters["action"], job.parameters["new_name"]) == (
+            "care",
+            "rename",
+            "release-1",
+        )
+        assert job.parameters["archive"] == sender.newest()
+        assert f"repository:{sender.repository}" in job.resources
+    act = api.get("/audit?limit=1").json()["items"][0]
+    assert (act["object"], act["detail"]["action"]) == ("archive a1", "rename")
+
+
+def test_who_may_do_what(api, sender):
+    archive = sender.send(told(b"a"))
+    roles = {role: api.token_of(role) for role in ("viewer", "operator", "admin")}
+    bodies = [
+        ({"action": "protect"}, {"viewer": 403, "operator": 202, "admin": 202}),
+        ({"action": "export", "destination": "/root/a.tar"}, {"viewer": 403, "operator": 202, "admin": 202}),
+        ({"action": "delete"}, {"viewer": 403, "operator": 403, "admin": 202}),
+    ]
+    for body, wanted in bodies:
+        for role, token in roles.items():
+            assert api.post(f"/archives/{archive}/care", body, token=token).status_code == wanted[role], (
+                body,
+                role,
+            )
+    generic = {"targets": {"hosts": ["web1"]}, "parameters": {"action": "delete", "archive": "a1"}}
+    assert api.post("/maintenance/care", generic, token=roles["operator"]).status_code == 403
+    replace = {"targets": {"hosts": ["web1"]}, "parameters": {"database": "shop", "database_as": "replace"}}
+    assert api.post("/maintenance/database", replace, token=roles["operator"]).status_code == 403
+    assert api.post("/maintenance/database", replace, token=roles["admin"]).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"action": "rename"},
+        {"action": "rename", "new_name": "+x"},
+        {"action": "rename", "new_name": "a/b"},
+        {"action": "protect", "new_name": "x"},
+        {"action": "export"},
+        {"action": "export", "destination": "/root/x.zip"},
+        {"action": "export", "destination": "x.tar"},
+        {"action": "shred"},
+        {},
+    ],
+)
+def test_what_cannot_be_asked(api, sender, body):
+    archive = sender.send(told(b"a"))
+    assert api.post(f"/archives/{archive}/care", body).status_code == 422
+
+
+def test_name_id_protection_and_catalogue_follow_the_host(api, sender):
+    archive = sender.send(told(b"etc"), told(b"kept"))
+    old = {"id": sender.newest(), "name": "a1"}
+    fresh = {"id": "cd" * 32, "name": "+a1"}
+    tell(sender, "protect", old, fresh, mode="check")
+    assert api.get(f"/archives/{archive}").json()["protected"] is False
+    tell(sender, "protect", old, fresh)
+    tell(sender, "protect", old, fresh)
+    row = api.get(f"/archives/{archive}").json()
+    assert (row["name"], row["borg_id"], row["protected"], row["gone_at"]) == ("+a1", "cd" * 32, True, None)
+    assert [each["name"] for each in files(api, archive).json()["items"]] == ["etc", "kept"]
+    assert [each["archive_id"] for each in api.get("/find?q=kept").json()] == [archive]
+    assert api.post(f"/archives/{archive}/care", {"action": "delete"}).status_code == 409
+    known = sender.newest()
+    assert sender.wanted()["archive"] is None
+    second = sender.send(told(b"new"), base=known, files=None)
+    assert [each["name"] for each in files(api, second).json()["items"]] == ["etc", "kept", "new"]
+    tell(sender, "unprotect", fresh, old)
+    assert api.get(f"/archives/{archive}").json()["protected"] is False
+
+
+def test_a_rename_while_its_listing_waits_is_followed(api, sender):
+    borg_id = sender.archive()
+    archive = sender.id_of(borg_id)
+    sender.put(borg_id, gzip.compress(told(b"a")), last="true")
+    tell(sender, "rename", {"id": borg_id, "name": "a1"}, {"id": "ef" * 32, "name": "b"})
+    assert not catalogue.index_next(sender.database, sender.home)
+    assert sender.wanted()["archive"] == "ef" * 32
+    sender.put("ef" * 32, gzip.compress(told(b"a")), last="true")
+    assert catalogue.index_next(sender.database, sender.home)
+    assert [each["name"] for each in files(api, archive).json()["items"]] == ["a"]
+
+
+def test_a_rename_by_hand_comes_with_the_living(api, sender):
+    archive = sender.send(told(b"a"))
+    body = {"archives": ["cd" * 32]}
+    body["renamed"] = [{"was": sender.newest(), "now": "cd" * 32, "name": "+a1"}]
+    url = f"/agents/catalogue/{sender.repository}/living"
+    for _ in range(2):
+        assert api.call("POST", url, json=body, token=sender.token).status_code == 204
+    row = api.get(f"/archives/{archive}").json()
+    assert (row["name"], row["protected"], row["gone_at"], row["catalogue"]) == ("+a1", True, None, "indexed")
+
+
+def test_a_delete_is_noted_with_who_asked_and_forgotten_when_it_comes_back(api, sender):
+    archive = sender.send(told(b"a"))
+    kept = {"id": sender.newest(), "name": "a1"}
+    tell(sender, "delete", kept, mode="check")
+    assert api.get(f"/archives/{archive}").json()["removed_at"] is None
+    tell(sender, "delete", kept)
+    row = api.get(f"/archives/{archive}").json()
+    assert (row["removed_why"], row["removed_by"]) == ("request", "admin")
+    assert row["removed_at"] == row["gone_at"]
+    assert api.get("/archives").json()["items"] == []
+    assert api.post(f"/archives/{archive}/care", {"action": "protect"}).status_code == 409
+    url = f"/agents/catalogue/{sender.repository}/living"
+    assert api.call("POST", url, json={"archives": [kept["id"]]}, token=sender.token).is_success
+    row = api.get(f"/archives/{archive}").json()
+    assert (row["removed_at"], row["removed_why"], row["gone_at"]) == (None, "", None)
+
+
+def test_a_host_says_nothing_about_archives_of_others(api, sender):
+    other = Sender(api, sender.database, sender.home, "web2")
+    archive = other.send(told(b"a"))
+    tell(sender, "delete", {"id": other.newest(), "name": "a1"})
+    with sender.database.session(writes=True) as session:
+        host = session.get_one(Host, uuid.UUID(sender.host["id"]))
+        job = Job(tenant_id=host.tenant_id, operation="care", mode="run")
+        lie = {
+            "action": "delete",
+            "repository_id": other.repository,
+            "archive": {"id": other.newest(), "name": "a1"},
+        }
+        care.recorded(session, job, JobHost(name="web1", host_id=host.id, result={"care": lie}, state="ok"))
+        row = session.scalars(select(Archive).where(Archive.id == uuid.UUID(archive))).one()
+        assert (row.removed_at, row.gone_at) == (None, None)
+        assert row.reported_at > now() - timedelta(minutes=5)
