@@ -127,9 +127,8 @@ def test_another_host_is_a_right_of_its_own_and_a_transfer(api: Any, archive: An
 
 
 def test_its_own_host_named_as_another_is_a_plain_restore(api: Any, archive: Any) -> None:
-    made = api.made(
-        "/restores", {"archive": archive["id"], "target_host": "web1"}, token=api.token_of("operator")
-    )
+    body = {"archive": archive["id"], "target_host": "web1"}
+    made = api.post("/restores", body, token=api.token_of("operator")).json()
     assert (made["restore"]["kind"], made["job"]["operation"]) == ("host", "restore")
 
 

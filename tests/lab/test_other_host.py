@@ -7,7 +7,6 @@ import time
 
 import httpx
 import pytest
-from fleet import at_rest
 from serving import until
 from support import make_tree, on, tree
 
@@ -23,7 +22,6 @@ def archive(fleet):
     on(fleet.web, f"rm -rf {ODD}; head -c 60000000 /dev/urandom > {BIG}")
     make_tree(fleet.web, ODD)
     fleet.controller.done("backup", "web")
-    at_rest(fleet.web)
     yield fleet.controller.items("/archives?host=web")[0]
     on(fleet.web, f"rm -rf {ODD} {BIG} /srv/data/accounts")
 

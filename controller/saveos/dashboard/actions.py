@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from saveos.accounts.access import describe
-from saveos.core.errors import Invalid
+from saveos.core.errors import Forbidden, Invalid
 from saveos.dashboard.rendering import View
 from saveos.jobs.models import Job
 from saveos.maintenance import service as maintenance
@@ -49,6 +49,9 @@ def restore(page: View, archive_id: uuid.UUID, chosen: dict[str, Any]) -> tuple[
     except ValidationError as error:
         raise Invalid(sentence(str(error.errors()[0]["msg"]).removeprefix("Value error, "))) from error
     maintenance.check_right(page.actor, maintenance.get_operation("restore"), chosen)
+    for right in restores.needed_rights(False, other_host=bool(asked.target_host), download=asked.download):
+        if not page.actor.may(right):
+            raise Forbidden(f"this needs the right {right}: ask an admin for it")
     made, job = restores.request(
         page.session,
         page.tenant_id,
@@ -56,6 +59,8 @@ def restore(page: View, archive_id: uuid.UUID, chosen: dict[str, Any]) -> tuple[
         host=None,
         selection=asked,
         preview=asked.preview,
+        target_host=asked.target_host,
+        download=asked.download,
         requested_by=page.actor.name,
         trigger="dashboard",
     )

@@ -163,6 +163,8 @@ def _settings(page: View, state: StateDep, problems: dict[str, str]) -> Response
             "escrows": queries.count_escrows(page.session, page.tenant_id),
             "stats": checkins.agent_stats(page.session, page.tenant_id),
             "public_key": tenant.ssh_public_key,
+            "content": tenant.content_through_controller,
+            "may_change": page.actor.may("settings:write"),
         }
     return page.render(
         "settings/page.html",
@@ -209,6 +211,16 @@ def revoke_own_token(page: Annotated[View, Depends(view("tokens:own"))], token_i
     service.revoke_token(page.session, page.tenant_id, token_id, owner=_user(page).id)
     describe(page.session, f"token:{token_id}")
     return redirect("/settings#tokens", "revoked")
+
+
+@router.post("/settings/content")
+def change_content(
+    page: Annotated[View, Depends(view("settings:write"))], on: Annotated[bool, Form()] = False
+) -> Response:
+    """Say whether content of archives may pass through the controller."""
+    service.get_tenant(page.session, page.tenant_id).content_through_controller = on
+    describe(page.session, "settings", content_through_controller=on)
+    return redirect("/settings#content", "saved")
 
 
 @router.post("/settings/display")

@@ -3,20 +3,24 @@
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Query
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
+from saveos.accounts.access import Actor, find_actor
+from saveos.accounts.service import get_tenant
 from saveos.archives import catalogue
 from saveos.archives import service as archives
 from saveos.archives.models import Archive
-from saveos.core.errors import Problem
+from saveos.core.errors import Forbidden, Problem, Unauthenticated
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
+from saveos.core.web import State, StateDep
 from saveos.dashboard import actions
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.hosts.models import Host
 from saveos.jobs.models import ACTIVE
-from saveos.restores import service
+from saveos.restores import content, service
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("restores:read"))]
@@ -57,29 +61,35 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
     where: Annotated[str, Form(max_length=20)] = "staging",
     destination: Annotated[str, Form(max_length=4096)] = "",
     conflict: Annotated[str, Form(max_length=20)] = "refuse",
+    target_host: Annotated[str, Form(max_length=253)] = "",
     preview: Annotated[bool, Form()] = False,
     confirmed: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Start the restore and go to its job, or the preview and go to its page."""
+    """Start the restore and go to its job, or the preview or the download and go to its page."""
     archive, host = _find(page, archive_id)
     odd = {"refs": refs or [], "exclude_refs": exclude_refs or []}
     form: dict[str, Any] = {"paths": paths, "excludes": excludes, "destination": destination.strip()}
-    form |= {"where": where, "conflict": conflict} | odd
-    error = "" if confirmed or preview else gettext("Tick the box: a restore writes onto the host.")
+    form |= {"where": where, "conflict": conflict, "target_host": target_host} | odd
+    free = preview or where == "download"
+    error = "" if confirmed or free else gettext("Tick the box: a restore writes onto the host.")
+    if where == "other_host" and not target_host.strip():
+        error = gettext("Name the other host.")
     if not error:
         asked = {"paths": _lines(paths), "excludes": _lines(excludes), "conflict": conflict, "preview": preview}
         asked |= odd | {"in_place": where == "in_place"}
-        asked |= {"destination": form["destination"] if where != "in_place" else ""}
+        asked |= {"destination": form["destination"] if where in ("staging", "directory", "other_host") else ""}
+        asked |= {"target_host": target_host.strip() if where == "other_host" else None}
+        asked |= {"download": where == "download"}
         try:
             with page.session.begin_nested():
                 made, job = actions.restore(page, archive.id, asked)
         except Problem as problem:
-            if problem.status != 422:
+            if problem.status not in (404, 422):
                 raise
             error = problem.detail
     if error:
         return _form(page, archive, host, form, error)
-    return redirect(f"/restores/{made.id}" if preview else f"/jobs/{job.id}", actions.flash(job))
+    return redirect(f"/restores/{made.id}" if free else f"/jobs/{job.id}", actions.flash(job))
 
 
 @router.get("/restores")
@@ -106,9 +116,29 @@ def show_restore(page: Reader, restore_id: uuid.UUID) -> Response:
     return page.render("restores/detail.html", restore=shown, names=names, active=shown.state in ACTIVE)
 
 
+@router.get("/restores/{restore_id}/content")
+async def read_content(request: Request, state: StateDep, restore_id: uuid.UUID) -> Response:
+    """Give what a download asked for, as it comes from the host."""
+    actor = await run_in_threadpool(_downloader, request, state)
+    found = await content.give(state, actor, restore_id, seconds=content.PERSON_SECONDS)
+    if found is None:
+        raise content.not_begun()
+    return found
+
+
+def _downloader(request: Request, state: State) -> Actor:
+    actor = find_actor(request, state)
+    if actor is None:
+        raise Unauthenticated("log in to download")
+    if actor.must_change_password or not actor.may(service.DOWNLOAD):
+        raise Forbidden("this needs the right download: ask an admin for it")
+    return actor
+
+
 def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error: str = "") -> Response:
-    empty = {"paths": "", "excludes": "", "refs": [], "exclude_refs": []}
+    empty = {"paths": "", "excludes": "", "refs": [], "exclude_refs": [], "target_host": ""}
     empty |= {"destination": "", "where": "staging", "conflict": "refuse"}
+    passes = get_tenant(page.session, page.tenant_id).content_through_controller
     return page.render(
         "archives/restore.html",
         422 if error else 200,
@@ -117,11 +147,16 @@ def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error:
         form=empty | form,
         shown=_shown([*form.get("refs", []), *form.get("exclude_refs", [])]),
         may_in_place=page.actor.may(service.IN_PLACE),
+        may_other_host=passes and page.actor.may(service.OTHER_HOST),
+        may_download=passes and page.actor.may(service.DOWNLOAD),
+        passes=passes,
         error=error,
     )
 
 
 def _where(asked: Any) -> str:
+    if asked.kind != "host":
+        return str(asked.kind)
     return "in_place" if asked.in_place else "directory" if asked.destination else "staging"
 
 
