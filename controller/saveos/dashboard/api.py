@@ -22,11 +22,12 @@ from saveos.dashboard.views import (
     policies,
     restores,
     schedules,
+    storage,
 )
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
 HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files, restores)
-for each in (*HOSTS, channels, alerts, drills, measure, policies, schedules, find, accounts):
+for each in (*HOSTS, channels, alerts, drills, measure, policies, schedules, storage, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)
 

@@ -55,6 +55,7 @@ class Form(BaseModel):
     overrides: Long = ""
     is_default: Short = ""
     note: Short = ""
+    shorter: Short = ""  # "yes" once a person has seen which archives a shorter retention prunes
 
     def rows(self) -> list[dict[str, str]]:
         """Return the databases that were typed; a row without a kind is none."""
@@ -85,6 +86,7 @@ def shown(policy: Policy) -> dict[str, Any]:
         "hooks_anew": "",
         "is_default": "true" if policy.is_default else "",
         "note": "",
+        "shorter": "",
     }
 
 

@@ -229,6 +229,8 @@ def _toast(request: Request) -> dict[str, str] | None:
         "revoked": i18n.gettext("Token revoked"),
         "acknowledged": i18n.gettext("Acknowledged"),
         "muted": i18n.gettext("Muted"),
+        "compaction-approved": i18n.gettext("Approved: the guard frees the space when it runs next"),
+        "approval-revoked": i18n.gettext("Approval revoked"),
         "unmuted": i18n.gettext("No longer muted"),
     }
     if code == "started" and kind in words.operations:

@@ -100,6 +100,12 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
     "quota": (mark("Quota nearly used up"), ""),
     "mismatch": (mark("Backup never reached its server"), ""),
     "repository_damaged": (mark("Repository not in order"), ""),
+    "quota_near": (mark("Quota filling up"), ""),
+    "guard_held": (mark("Guard holds a repository"), ""),
+    "guard_silent": (mark("Guard silent"), ""),
+    "guard_refused": (mark("Guard refused a shorter hold"), ""),
+    "check_failed": (mark("Check failed"), ""),
+    "check_late": (mark("Check overdue"), ""),
     "certificate": (mark("Certificate near its end"), ""),
     "channel_failing": (mark("Channel does not deliver"), ""),
     "schedule_failed": (mark("Schedule did not start"), ""),
@@ -118,6 +124,12 @@ judged = {  # rule → when it holds
     "quota": mark("A repository has used more than 90 percent of its quota."),
     "mismatch": mark("A host tells of a backup that its storage server does not have."),
     "repository_damaged": mark("A storage server finds a repository not in order."),
+    "quota_near": mark("A repository has used more than 75 percent of its quota."),
+    "guard_held": mark("A guard frees nothing, because something looks as if backups were being destroyed."),
+    "guard_silent": mark("A storage server's guard told nothing for two of its intervals, or never did."),
+    "guard_refused": mark("Somebody asked a guard to keep its copies for less time, and it refused."),
+    "check_failed": mark("A check found a repository or an archive damaged, or could not be done."),
+    "check_late": mark("A repository was not checked for 15 days on its server, or 45 days with its data."),
     "certificate": mark("The controller's certificate or its CA ends soon and was not renewed."),
     "channel_failing": mark("A channel took nothing for four hours, or its address is out of bounds."),
     "schedule_failed": mark("A schedule was due and could not start its operation."),
@@ -143,6 +155,9 @@ operations = {
     "measure": mark("Measuring"),
     "drill": mark("Restore drill"),
     "health": mark("Health check"),
+    "guard": mark("Guard"),
+    "check": mark("Check"),
+    "undo": mark("Undo"),
 }
 triggers = {
     "api": mark("HTTP"),
@@ -240,6 +255,84 @@ checks = {
     "ok": mark("ok"),
     "failed": mark("failed"),
     "stale": mark("too long ago"),
+}
+guards = {  # what a guard says of a repository
+    "held": Shown("bad", mark("Held")),
+    "damaged": Shown("bad", mark("Damaged")),
+    "missing": Shown("bad", mark("Missing")),
+    "approved": Shown("warn", mark("Approved")),
+    "ok": Shown("good", mark("In order")),
+    "compacted": Shown("good", mark("Freed")),
+    "new": Shown("idle", mark("New")),
+    "": Shown("idle", mark("Not guarded")),
+}
+guard_reasons = {  # code → (title, what it means)
+    "vanished": (
+        mark("Archives vanished"),
+        mark("Archives are gone that policy still keeps. Somebody may be deleting backups."),
+    ),
+    "shrunk": (
+        mark("Archives became smaller"),
+        mark("A new archive holds far fewer files than the ones before. Files may have been deleted."),
+    ),
+    "future": (
+        mark("Archives from the future"),
+        mark("Archives claim a time that has not come. Retention would drop the real ones for them."),
+    ),
+    "unexpected": (
+        mark("Archives nobody told of"),
+        mark("The repository holds archives, or an order of archives, that no run of the host explains."),
+    ),
+    "freeable": (
+        mark("Unusually much would be freed"),
+        mark("Far more of the repository is marked for deletion than ordinary retention leaves behind."),
+    ),
+    "tampered": (
+        mark("Data of living archives is marked as deleted"),
+        mark("Parts that archives still need were deleted behind Borg's back."),
+    ),
+    "key": (
+        mark("The repository's key or configuration changed"),
+        mark("The key may have a new passphrase that nobody knows. The copies still have the old one."),
+    ),
+    "clock": (
+        mark("The server's clock is not in sync"),
+        mark("Without a clock to trust, no archive counts as expired."),
+    ),
+    "alert": (
+        mark("An alert is open for the host"),
+        mark("Something is wrong with its backups. Nothing is freed before that is settled."),
+    ),
+    "copy": (mark("No copy could be taken"), mark("The guard frees nothing that it could not copy first.")),
+    "space": (
+        mark("Too little space in reserve"),
+        mark("Freeing space needs some first. Give the server more, or ask what fills it."),
+    ),
+    "damaged": (
+        mark("The repository is damaged"),
+        mark("The guard's check found bytes that are not what was written. Undo can bring back a good copy."),
+    ),
+    "silent": (
+        mark("No word from the controller"),
+        mark("The guard does not know what policy keeps, and so frees nothing."),
+    ),
+    "ledger": (
+        mark("The guard's own record was changed"),
+        mark("The chain of what the guard saw is broken. Look at the storage server itself."),
+    ),
+    "quota": (mark("The quota is nearly used up"), mark("Backups fail when it is full. Raise it in time.")),
+    "waiting": (mark("Waiting"), mark("Nothing is wrong; the guard waits for a later run.")),
+}
+check_kinds = {
+    "keyless": mark("On the server, without keys"),
+    "archives": mark("Archives, by the host"),
+    "data": mark("All data, by the host"),
+}
+checked = {
+    "ok": Shown("good", mark("ok")),
+    "damaged": Shown("bad", mark("damaged")),
+    "failed": Shown("bad", mark("failed")),
+    "": Shown("idle", mark("never")),
 }
 roles = {
     "viewer": mark("viewer: sees everything, changes nothing"),

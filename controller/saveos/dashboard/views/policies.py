@@ -14,7 +14,7 @@ from saveos.accounts.access import describe
 from saveos.core.errors import Invalid, Problem
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_text, split
-from saveos.dashboard import actions, forms, policy_form, queries
+from saveos.dashboard import actions, forms, policy_form, queries, retention
 from saveos.dashboard.policy_form import Form
 from saveos.dashboard.rendering import View, environment, redirect, url, view
 from saveos.hosts import groups
@@ -161,6 +161,7 @@ def _tab(
     tabs = [("", gettext("Overview"))]
     if can_plan:
         tabs += [("edit", gettext("Form")), ("yaml", gettext("YAML"))]
+        tabs.append(("retention", gettext("Retention")))
     tabs += [("versions", gettext("Versions")), ("groups", gettext("Groups"))]
     return page.render(
         f"policies/{template or tab}.html",
@@ -172,6 +173,13 @@ def _tab(
         tabs=tabs,
         **values,
     )
+
+
+@router.get("/policies/{policy}/retention")
+def try_retention(page: Writer, policy: str, sent: Annotated[retention.Tried, Query()]) -> Response:
+    """Show what a retention would keep and prune of the archives there are; nothing is changed."""
+    found = _get(page, policy)
+    return _tab(page, found, "retention", **retention.tried(page, found, sent))
 
 
 # ---- form --------------------------------------------------------------------------------------------------
@@ -194,6 +202,9 @@ def change_policy(page: Writer, policy: str, sent: Sent) -> Response:
             values = policy_form.values(sent, hooks=anew)
             if sent.is_default:
                 values["is_default"] = True
+            if sent.shorter != "yes" and (fewer := retention.prunes_more(page, found, values["retention"])):
+                sent.shorter = "ask"
+                raise Invalid(fewer, field="retention")
             service.change_policy(page.session, found, PolicyPatch(**values), by=page.actor.name)
     except (ValidationError, Problem) as error:
         page.session.expire(found)
