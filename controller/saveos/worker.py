@@ -43,6 +43,7 @@ from saveos.runner.attempts import Attempt, Result
 from saveos.runner.directory import Spec, remove_root
 from saveos.runner.events import Line
 from saveos.schedules.firing import fire_due
+from saveos.upkeep.daily import Daily
 
 LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
 HOUSEKEEPING = 5.0  # seconds between looks at schedules, lost jobs and runs without a job
@@ -75,12 +76,14 @@ class Worker:
         families = (*rules.FAMILIES, *repository_rules.FAMILIES, *maintenance_rules.FAMILIES)
         self._watch = Watch(settings, database, families)
         self._indexer = Indexer(settings.home, database)
+        self._daily = Daily(settings, database)
 
     def start(self) -> None:
         """Begin: first what a killed worker left on this machine is ended."""
         self._dispatcher.start()
         self._watch.start()
         self._indexer.start()
+        self._daily.start()
 
     def stop(self) -> None:
         """End; running jobs are judged at once, as if this process had been killed, but cleanly."""
@@ -89,6 +92,7 @@ class Worker:
         self._dispatcher.join()
         self._watch.stop()
         self._indexer.stop()
+        self._daily.stop()
         for run in list(self._runs.values()):
             run.stop()
         for run in list(self._runs.values()):

@@ -111,6 +111,10 @@ def private_settings() -> Settings:
     settings = checked_settings()
     check_home(settings.home)
     os.umask(0o077)
+    if (settings.home / "kek.next").exists():  # a rotation of the installation key was interrupted
+        from saveos.upkeep.keys import settle_key
+
+        settle_key(settings)
     return settings
 
 

@@ -41,6 +41,11 @@ def fingerprint(public: str) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
+def seal(plain: bytes, public: str) -> bytes:
+    """Seal a message to a public key, as `saveos-seal` does; raw bytes. Raises WrongKey when it is none."""
+    return SUITE.encrypt(plain, X25519PublicKey.from_public_bytes(_bytes(public)), info=INFO)
+
+
 def open_sealed(sealed: bytes, private: str) -> bytes:
     """Open a message (raw bytes, not base64). Raises WrongKey for another key or a changed message."""
     key = X25519PrivateKey.from_private_bytes(_bytes(private))

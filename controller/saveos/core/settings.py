@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     )
     outgoing_allow: str = Field("", description="Networks beside public ones that alerts may be sent to")
     log_level: str = "info"
+    export_hours: int = Field(24, ge=0, le=8760, description="Hours between own exports; 0 is none")
+    keep_job_logs_days: int = Field(90, ge=0, description="Days that logs of jobs are kept; 0 is ever")
+    keep_jobs_days: int = Field(400, ge=0, description="Days that jobs and what schedules did are kept")
+    keep_run_logs_days: int = Field(90, ge=0, description="Days that logs of runs are kept; the runs stay")
+    keep_alerts_days: int = Field(400, ge=0, description="Days that resolved alerts and notifications are kept")
+    keep_audit_days: int = Field(1100, ge=0, description="Days that the audit trail is kept")
 
     @field_validator("listen")
     @classmethod

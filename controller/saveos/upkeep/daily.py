@@ -1,0 +1,62 @@
+"""The worker's daily step: spool the controller's own backup, forget old logs."""
+
+import logging
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+from saveos.core.clock import now
+from saveos.core.database import Database
+from saveos.core.settings import Settings
+from saveos.upkeep.clean import clean
+from saveos.upkeep.export import export, is_due
+
+FIRST = 900.0  # seconds after the start, when a fresh controller has settled
+LOOK_UP = 900.0  # seconds between looks
+
+log = logging.getLogger(__name__)
+
+
+def spool(settings: Settings) -> Path:
+    """Return the directory that the controller's machine backs up."""
+    return settings.home / "export"
+
+
+class Daily(threading.Thread):
+    """Looks now and then whether the daily step is due, and does it; `stop` ends it soon."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        super().__init__(name="daily", daemon=True)
+        self._settings = settings
+        self._database = database
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Work until told to stop; what goes wrong is logged and tried again."""
+        wait = FIRST
+        while not self._ended.wait(wait):
+            wait = LOOK_UP
+            try:
+                self.step()
+            except Exception:
+                log.exception("the controller could not look after itself; it is tried again")
+
+    def step(self) -> None:
+        """Do what is due."""
+        every, target = timedelta(hours=self._settings.export_hours), spool(self._settings)
+        marker = self._settings.home / ".cleaned"
+        if every and is_due(target, every, now()):
+            export(self._settings, target)
+        seen = marker.stat().st_mtime if marker.exists() else 0.0
+        if now().timestamp() - seen >= timedelta(days=1).total_seconds():
+            counts = clean(self._settings, self._database, stopping=self._ended.is_set)
+            marker.touch(mode=0o600)
+            log.info(
+                "forgot old logs: %s", ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+            )
+
+    def stop(self) -> None:
+        """End, also in the middle of forgetting."""
+        self._ended.set()
+        if self.is_alive():
+            self.join(30)
