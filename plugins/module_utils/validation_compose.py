@@ -22,6 +22,7 @@ except ImportError:
     yaml = None
 
 FILES, DEPTH, LARGEST = 500, 8, 1024 * 1024
+USUAL = ("/srv", "/var/www", "/opt")  # the default; a host need not have them all
 PASSED_OVER = {".git", "node_modules", "__pycache__", ".venv", "vendor"}
 COMPOSE = re.compile(r"(?:docker-)?compose(?:[.-][\w.-]+)?\.ya?ml", re.IGNORECASE)
 BASE = re.compile(r"(?:docker-)?compose\.ya?ml", re.IGNORECASE)
@@ -69,6 +70,8 @@ def below(roots):
     """All findings of the files below some directories."""
     seen = 0
     for root in roots:
+        if root in USUAL and not os.path.lexists(root):
+            continue
         if os.path.realpath(root) in ("/", "/proc", "/sys", "/dev") or not os.path.isdir(root):
             yield Finding(
                 "compose-root",

@@ -8,7 +8,7 @@ import hashlib
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
@@ -292,7 +292,7 @@ def by_fix(findings: Sequence[Finding]) -> dict[tuple[str, tuple[str, ...]], lis
     return jobs
 
 
-def overview(session: Session, tenant_id: uuid.UUID) -> dict[str, dict[str, Any]]:
+def overview(session: Session, tenant_id: uuid.UUID, operation: str = "") -> dict[str, dict[str, Any]]:
     """Return for each operation how many hosts are ok, warning and critical, their open findings, and when
     the newest result came."""
     columns = (
@@ -306,6 +306,7 @@ def overview(session: Session, tenant_id: uuid.UUID) -> dict[str, dict[str, Any]
     )
     query = select(*columns).join(Host, Host.id == MaintenanceLatest.host_id)
     query = query.where(MaintenanceLatest.tenant_id == tenant_id, Host.state != "decommissioned")
+    query = query.where(MaintenanceLatest.operation == operation) if operation else query
     query = query.group_by(MaintenanceLatest.operation, MaintenanceLatest.state)
     out: dict[str, dict[str, Any]] = {}
     for operation, state, hosts, *sums, at in session.execute(query):
@@ -315,3 +316,42 @@ def overview(session: Session, tenant_id: uuid.UUID) -> dict[str, dict[str, Any]
             one[severity] += int(count or 0)
         one["at"] = max(filter(None, (one["at"], at)), default=None)
     return out
+
+
+def totals(session: Session, tenant_id: uuid.UUID, operation: str, names: Sequence[str]) -> dict[str, int]:
+    """Return the sums of numbers in hosts' last summaries, by name; 0 where no host tells one."""
+    columns = [func.sum(MaintenanceLatest.summary[name].as_integer()) for name in names]
+    query = select(*columns).join(Host, Host.id == MaintenanceLatest.host_id)
+    query = query.where(MaintenanceLatest.tenant_id == tenant_id, MaintenanceLatest.operation == operation)
+    row = session.execute(query.where(Host.state != "decommissioned")).one()
+    return {name: int(value or 0) for name, value in zip(names, row, strict=True)}
+
+
+def kinds(session: Session, tenant_id: uuid.UUID, operation: str, limit: int = 8) -> list[dict[str, Any]]:
+    """Return the kinds of open findings that most hosts have, the worst first: kind, severity, a title, hosts."""
+    hosts = func.count(func.distinct(Finding.host_id))
+    rank = func.min(Finding.rank)
+    query = select(Finding.kind, rank, func.max(Finding.title), hosts).join(Host, Host.id == Finding.host_id)
+    query = query.where(Finding.tenant_id == tenant_id, Finding.operation == operation)
+    query = query.where(Finding.resolved_at.is_(None), Host.state != "decommissioned")
+    query = query.group_by(Finding.kind).order_by(rank, hosts.desc(), Finding.kind).limit(limit)
+    return [
+        {"kind": kind, "severity": SEVERITIES[rank], "title": title, "hosts": count}
+        for kind, rank, title, count in session.execute(query)
+    ]
+
+
+def trend(
+    session: Session, tenant_id: uuid.UUID, operation: str, days: int = 30
+) -> list[tuple[date, Counter[str]]]:
+    """Return for each of the last days, oldest first, how many results were ok, warning and critical."""
+    today = now().date()
+    first = now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
+    day = func.date(MaintenanceResult.at)
+    query = select(day, MaintenanceResult.state, func.count())
+    query = query.where(MaintenanceResult.tenant_id == tenant_id, MaintenanceResult.operation == operation)
+    query = query.where(MaintenanceResult.at >= first).group_by(day, MaintenanceResult.state)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for when, state, count in session.execute(query):
+        found[str(when)][state] += count
+    return [(each, found[each.isoformat()]) for each in (today - timedelta(days=n) for n in reversed(range(days)))]

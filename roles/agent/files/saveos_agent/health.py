@@ -46,6 +46,7 @@ def health(settings: Settings) -> dict[str, Any]:
         "load": list(os.getloadavg()),
         "cpus": os.cpu_count(),
         "memory_available_bytes": memory("MemAvailable"),
+        "memory_total_bytes": memory("MemTotal"),
         "uptime_seconds": float(Path("/proc/uptime").read_text().split()[0]),
         "versions": {**versions(settings), "python": platform.python_version(), "kernel": platform.release()},
         "os": os_name(),
@@ -54,7 +55,25 @@ def health(settings: Settings) -> dict[str, Any]:
     }
     report["findings"] = list(findings(report))
     report["state"] = worst_severity(report["findings"])
+    report.update(schema=1, at=report["checked_at"], summary=summary(report))
     return report
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The report in flat figures, which the controller keeps and compares from run to run."""
+    ages = [each["last_archive_age_seconds"] for each in report["repositories"]]
+    shares = [each["free_bytes"] / each["total_bytes"] for each in report["disks"] if each["total_bytes"]]
+    told: dict[str, Any] = {
+        "units": sum(unit["active"] in ("active", "inactive", "activating") for unit in report["units"]),
+        "load_per_cpu": round(report["load"][2] / (report["cpus"] or 1), 2),
+        "memory_available_bytes": report["memory_available_bytes"],
+        "disk_free_percent": round(100 * min(shares)) if shares else None,
+        "last_archive_age_seconds": max(ages) if ages and None not in ages else None,
+        "waiting_records": report["spool"],
+        "uptime_days": round(report["uptime_seconds"] / 86400, 1),
+    }
+    told.update({f"{name}_version": report["versions"].get(name) for name in ("agent", "borg", "borgmatic")})
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def unit_states(settings: Settings) -> list[dict[str, Any]]:
@@ -112,7 +131,7 @@ def repository_health(settings: Settings, repository: Repository) -> dict[str, A
     return found
 
 
-def findings(report: dict[str, Any]) -> Iterator[dict[str, str]]:
+def findings(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a person should look at: first the repositories, then the host itself."""
     for repository in report["repositories"]:
         if not repository["config"]:
@@ -121,58 +140,71 @@ def findings(report: dict[str, Any]) -> Iterator[dict[str, str]]:
                 "config_missing",
                 f"Repository {repository['id']} has no configuration.",
                 PROVISION,
+                repository["id"],
             )
         if repository["last_archive"] is None:
-            yield finding(
-                "critical", "never_backed_up", f"Nothing was ever saved to {repository['id']}.", RUN_BACKUP
-            )
+            text = f"Nothing was ever saved to {repository['id']}."
+            yield finding("critical", "never_backed_up", text, RUN_BACKUP, repository["id"])
         if repository["error"]:
             yield finding(
                 "critical",
                 repository["error"]["code"],
                 repository["error"]["message"],
                 repository["error"]["fix"],
+                repository["id"],
             )
         pruned = repository["prune"] or {}
         if pruned.get("error"):
-            yield finding("warning", "retention", pruned["error"]["message"], pruned["error"]["fix"])
+            error = pruned["error"]
+            yield finding("warning", "retention", error["message"], error["fix"], repository["id"])
     if not report["repositories"]:
         yield finding("critical", "config_missing", "This host has no repository.", PROVISION)
     yield from host_findings(report)
 
 
-def host_findings(report: dict[str, Any]) -> Iterator[dict[str, str]]:
+def host_findings(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Units, disks, programs, clock and spool."""
     for unit in report["units"]:
         if unit["load"] != "loaded":
-            yield finding("critical", "unit_missing", f"{unit['name']} is not installed.", PROVISION)
+            text = f"{unit['name']} is not installed."
+            yield finding("critical", "unit_missing", text, PROVISION, unit["name"])
         elif str(unit["name"]).endswith(".timer") and unit["active"] != "active":
-            yield finding(
-                "critical", "timer_off", f"{unit['name']} is not active: no scheduled backups.", PROVISION
-            )
+            text = f"{unit['name']} is not active: no scheduled backups."
+            yield finding("critical", "timer_off", text, PROVISION, unit["name"])
     for disk in report["disks"]:
         if disk["free_bytes"] < max(disk["total_bytes"] * 0.02, 64 * 1024 * 1024):
-            yield finding(
-                "warning", "disk_full", f"The disk of {disk['path']} is nearly full.", "Free space on it."
-            )
+            text = f"The disk of {disk['path']} is nearly full."
+            yield finding("warning", "disk_full", text, "Free space on it.", disk["path"])
     for name in ("borg", "borgmatic"):
         if report["versions"][name] == "missing":
-            yield finding("critical", "program_missing", f"{name} is missing.", PROVISION)
+            yield finding("critical", "program_missing", f"{name} is missing.", PROVISION, name)
     if report["clock"]["synchronised"] is False:
         yield finding("warning", "clock", "The clock is not synchronised.", "Run an NTP service.")
     if report["spool"] > 20:
         text = f"{report['spool']} run records wait for the controller."
         yield finding("warning", "spool", text, "Check the controller's address and the host's token.")
+    if report["load"][2] > 8 * (report["cpus"] or 1):
+        text = f"The load was {report['load'][2]:.1f} for a quarter of an hour on {report['cpus']} processors."
+        yield finding("warning", "load_high", text, "See what runs there: top.")
+    available, total = report["memory_available_bytes"], report["memory_total_bytes"]
+    if available is not None and total and available < total * 0.03:
+        text = f"Only {available // 2**20} of {total // 2**20} MiB of memory are available."
+        yield finding("warning", "memory_low", text, "See what takes it: top.")
 
 
 PROVISION = "Provision the host again (ansible-playbook playbooks/site.yml)."
 RUN_BACKUP = "Run: saveos-agent backup --wait."
 
 
-def finding(severity: str, code: str, message: str, fix: str) -> dict[str, str]:
-    return {"severity": severity, "code": code, "message": message, "fix": fix}
+def finding(severity: str, code: str, message: str, fix: str, subject: str = "") -> dict[str, Any]:
+    """A finding in the form of all operations; `code` and `message` are its older names for id and title."""
+    told: dict[str, Any] = {"severity": severity, "code": code, "message": message, "fix": fix}
+    title = message.replace("\n", " ")
+    told.update(id=code.replace("_", "-"), subject=subject, title=title[:500], evidence="")
+    told.update(fixable=False, fixed=False)
+    return told
 
 
-def worst_severity(found: list[dict[str, str]]) -> str:
+def worst_severity(found: list[dict[str, Any]]) -> str:
     severities = {item["severity"] for item in found}
     return next((name for name in ("critical", "warning") if name in severities), "ok")
