@@ -32,7 +32,7 @@ from saveos.policies import service as policies
 from saveos.policies import versions
 from saveos.policies.models import Policy
 from saveos.policies.schemas import PolicyIn, PolicyPatch
-from saveos.repositories.models import Repository
+from saveos.repositories.models import Approval, Check, Guard, GuardState, Repository, Sample
 from saveos.restores.models import Restore
 from saveos.schedules import service as schedules
 from saveos.schedules.models import Schedule
@@ -67,6 +67,8 @@ class Seeded:
     policy_id: uuid.UUID | None = None  # of a policy with two versions that no host has
     schedule_id: uuid.UUID | None = None  # of one with a history
     channel_id: uuid.UUID | None = None
+    repository_id: uuid.UUID | None = None  # of `host`, held by its guard
+    used_policy_id: uuid.UUID | None = None  # of the policy that hosts have
 
 
 def seed(session: Session, count: int = 60) -> Seeded:
@@ -92,6 +94,9 @@ def seed(session: Session, count: int = 60) -> Seeded:
     _alerts(session, tenant_id)
     made = _jobs(session, tenant_id, hosts, archives, chance)
     _plans(session, made)
+    made.used_policy_id = policy.id
+    held = next(host["id"] for host in hosts if host["name"] == made.host)
+    made.repository_id = _guards(session, tenant_id, store, repositories, repositories[held])
     return made
 
 
@@ -383,6 +388,98 @@ def _repositories(
     ]
     session.execute(insert(Repository), rows)
     return {row["host_id"]: row["id"] for row in rows}
+
+
+def _guards(
+    session: Session,
+    tenant_id: uuid.UUID,
+    store: Host,
+    repositories: dict[uuid.UUID, uuid.UUID],
+    held: uuid.UUID,
+) -> uuid.UUID:
+    """Add what the guard says, growth of 60 days, and one repository that is held; return that one."""
+    at, gib = now(), 1024**3
+    session.add(
+        Guard(
+            server_id=store.id,
+            tenant_id=tenant_id,
+            reported_at=at - timedelta(minutes=12),
+            hold_days=14,
+            clock_synced=True,
+            free=900 * gib,
+            total=4000 * gib,
+        )
+    )
+    for days in range(60):
+        used = (3100 - 22 * days - (days * 37) % 11) * gib
+        row = {"tenant_id": tenant_id, "day": at.date() - timedelta(days=days)}
+        session.add(Sample(subject_id=store.id, used=used, held=210 * gib, free=4000 * gib - used, **row))
+        session.add(Sample(subject_id=held, used=(60 - days // 2) * gib, held=4 * gib, **row))
+    ids = list(repositories.values())
+    for place, identity in enumerate(ids):
+        state = GuardState(repository_id=identity, tenant_id=tenant_id, reported_at=at, digest="ab" * 32)
+        state.state = "held" if identity == held else "compacted" if place % 9 == 0 else "ok"
+        state.keyless_at, state.keyless_state = at - timedelta(days=place % 7), "ok"
+        state.data_at, state.data_state = at - timedelta(days=9), "ok"
+        state.archives_expected, state.bytes, state.held_bytes = 18, 60 * gib, 4 * gib
+        state.freeable_bytes, state.freeable_share, state.guard_seconds = gib // 3, 0.006, 1.7
+        state.copies = [
+            {
+                "at": (at - timedelta(days=days)).isoformat(),
+                "extra_bytes": gib,
+                "good": identity != held or days > 0,
+            }
+            for days in range(4)
+        ]
+        session.add(state)
+    session.flush()
+    found = session.get_one(GuardState, held)
+    found.held_since, found.freeable_share, found.freeable_bytes = at - timedelta(hours=2), 0.97, 58 * gib
+    gone = [{"id": f"{number:064x}", "name": f"web-2026-11-{number:02d}T02:04:11"} for number in range(1, 15)]
+    found.reasons = [
+        {
+            "code": "vanished",
+            "message": "14 archives are gone that policy keeps.",
+            "level": "critical",
+            "holds": True,
+            "would_destroy": gone,
+            "archives": 14,
+        },
+        {
+            "code": "freeable",
+            "message": "97.0 % of the repository would be freed.",
+            "level": "critical",
+            "holds": True,
+        },
+    ]
+    found.detail = "14 archives are gone that policy keeps"
+    session.add_all(
+        [
+            Check(
+                tenant_id=tenant_id,
+                repository_id=held,
+                kind="archives",
+                state="damaged",
+                at=at - timedelta(days=30),
+                seconds=41.5,
+                detail="1 archive is damaged",
+                archives=[
+                    {"id": "", "name": "web-2026-10-20", "state": "damaged", "detail": "a chunk is missing"}
+                ],
+            ),
+            Approval(
+                tenant_id=tenant_id,
+                repository_id=held,
+                reason="freeable",
+                digest="cd" * 32,
+                note="moved the films away",
+                created_by="marie",
+                created_at=at - timedelta(days=20),
+                until=at - timedelta(days=19),
+            ),
+        ]
+    )
+    return held
 
 
 def _history(
