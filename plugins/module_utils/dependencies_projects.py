@@ -206,7 +206,7 @@ class Unreachable(Exception):
 
 
 def pip_audit(pinned):
-    """What pip-audit says: {(name, version): [advisory]}. Raises Unreachable."""
+    """What pip-audit says: ({(name, version): [advisory]}, names it could not judge). Raises Unreachable."""
     with tempfile.TemporaryDirectory(prefix="saveos-audit-") as scratch:
         path = os.path.join(scratch, "requirements.txt")
         with open(path, "w", encoding="utf-8") as file:
@@ -214,21 +214,29 @@ def pip_audit(pinned):
         words = ["pip-audit", "--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json"]
         done = run([*words, "--cache-dir", scratch, "-r", path], timeout=120)
     try:
-        return parse_pip_audit(done.stdout)
-    except ValueError:
+        found, skipped = parse_pip_audit(done.stdout)
+    except (ValueError, KeyError, TypeError):
         raise Unreachable(f"pip-audit: {_last(done.stderr)}") from None
+    if len(skipped) == len(pinned):
+        raise Unreachable("pip-audit could judge none of them")
+    return found, skipped
 
 
 def parse_pip_audit(text):
-    """JSON of pip-audit: {(name, version): [{ids, severity, fixed}]}. Raises ValueError."""
+    """JSON of pip-audit: ({(name, version): [{ids, severity, fixed}]}, names that it skipped).
+
+    Raises ValueError, KeyError or TypeError.
+    """
     told = json.loads(text)
-    found = {}
+    found, skipped = {}, []
     for each in told["dependencies"] if isinstance(told, dict) else told:
+        if each.get("skip_reason"):
+            skipped.append(each["name"])
         for advisory in each.get("vulns", ()):
             ids = sorted({advisory["id"], *advisory.get("aliases", ())})
             entry = {"ids": ids, "severity": "", "fixed": ", ".join(advisory.get("fix_versions", ()))}
             found.setdefault((_normal(each["name"]), each["version"]), []).append(entry)
-    return found
+    return found, skipped
 
 
 def npm_audit(text):
@@ -247,7 +255,7 @@ def npm_audit(text):
     try:
         return parse_npm_audit(done.stdout)
     except (ValueError, KeyError, TypeError):
-        raise Unreachable(f"npm audit: {_last(done.stderr or done.stdout)}") from None
+        raise Unreachable(f"npm audit: {_npm_words(done.stdout, done.stderr)}") from None
 
 
 def parse_npm_audit(text):
@@ -265,6 +273,17 @@ def parse_npm_audit(text):
                 entry = {"ids": ids, "severity": advisory.get("severity", ""), "fixed": ""}
                 found.setdefault((name, ""), []).append(entry)
     return found
+
+
+def _npm_words(stdout, stderr):
+    """Why npm could not audit: what its JSON says, else the first line of its errors."""
+    try:
+        told = json.loads(stdout)
+        words = told.get("message") or (told.get("error") or {}).get("summary") or ""
+    except (ValueError, AttributeError):
+        words = ""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return (str(words) or (lines[0] if lines else "it said nothing")).strip()[:300]
 
 
 def _last(text):
@@ -339,21 +358,22 @@ def _json(url, body=None):
 
 
 def audit(kind, text, pinned, osv):
-    """Ask the best source at hand about a project: ({(name, version): [advisory]}, source). Raises Unreachable.
+    """Ask the best source at hand about a project: ({(name, version): [advisory]}, not judged, source).
 
-    The language's own tool where it is installed, else OSV at the address `osv`; an empty one asks nobody.
+    That is the language's own tool where it is installed, else OSV at the address `osv`; an empty one asks
+    nobody. Raises Unreachable.
     """
     if not osv:
         raise Unreachable("asking advisory sources is turned off (online: false)")
     why = ""
     try:
         if kind == "python" and shutil.which("pip-audit"):
-            return pip_audit(pinned), "pip-audit"
+            return *pip_audit(pinned), "pip-audit"
         if kind == "node" and shutil.which("npm"):
-            return npm_audit(text), "npm audit"
+            return npm_audit(text), [], "npm audit"
     except Unreachable as error:
         why = f"{error}; "
     try:
-        return ask_osv(osv, "PyPI" if kind == "python" else "npm", pinned), "OSV"
+        return ask_osv(osv, "PyPI" if kind == "python" else "npm", pinned), [], "OSV"
     except Unreachable as error:
         raise Unreachable(f"{why}{error}") from None

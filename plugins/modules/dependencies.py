@@ -510,7 +510,7 @@ def look_at_projects(audit):
     """Report on the libraries that language projects pin."""
     projects = dependencies_projects
     found, whole = projects.find_projects(audit.params["roots"], OWN)
-    sources, unjudged, offline, vulnerable = set(), [], "", 0
+    sources, unjudged, offline, vulnerable = set(), [], {}, 0
     if not whole:
         audit.find("projects-left-out", evidence=f"{len(found)} files were found before the limit")
     for path, kind in found:
@@ -526,19 +526,21 @@ def look_at_projects(audit):
         if not pinned:
             continue
         try:
-            if offline:
-                raise projects.Unreachable(offline)
-            told, source = projects.audit(
+            if kind in offline:
+                raise projects.Unreachable(offline[kind])
+            told, skipped, source = projects.audit(
                 kind, text, pinned, audit.params["osv_url"] if audit.params["online"] else ""
             )
         except projects.Unreachable as error:
-            offline = str(error)
+            offline[kind] = str(error)
             unjudged.append(f"{path}: " + ", ".join(f"{name} {version}" for name, version in pinned))
             continue
         sources.add(source)
+        if skipped:
+            unjudged.append(f"{path}: {source} does not know {', '.join(skipped)}")
         vulnerable += report_vulnerable(audit, path, dict(pinned), told)
     if unjudged:
-        why = [f"No advisory source could be asked: {offline}"] if offline else []
+        why = [f"No advisory source could be asked about {kind}: {why}" for kind, why in offline.items()]
         audit.find("libraries-not-judged", evidence="\n".join(why + unjudged), count=len(unjudged))
     audit.summary["projects"], audit.summary["vulnerable"] = len(found), vulnerable
     audit.summary["advisories"] = ", ".join(sorted(sources)) or ("none" if found else "not needed")

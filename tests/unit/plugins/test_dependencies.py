@@ -297,11 +297,12 @@ def test_audit_tools_are_read():
         "dependencies": [
             {"name": "flask", "version": "0.5", "vulns": [weakness]},
             {"name": "fine", "version": "1", "vulns": []},
+            {"name": "own", "skip_reason": "Dependency not found on PyPI and could not be audited: own (1)"},
         ]
     }  # fmt: skip
-    assert projects.parse_pip_audit(json.dumps(told)) == {
-        ("flask", "0.5"): [{"ids": ["CVE-1", "PYSEC-1"], "severity": "", "fixed": "1.0"}]
-    }
+    found, skipped = projects.parse_pip_audit(json.dumps(told))
+    assert found == {("flask", "0.5"): [{"ids": ["CVE-1", "PYSEC-1"], "severity": "", "fixed": "1.0"}]}
+    assert skipped == ["own"]
     told = {
         "vulnerabilities": {
             "lodash": {"via": [{"url": "https://github.com/advisories/GHSA-x", "severity": "high"}]},
@@ -358,8 +359,8 @@ def osv():
 
 def test_osv_is_asked_by_name_and_version(osv, monkeypatch):
     monkeypatch.setattr(projects.shutil, "which", lambda _: None)
-    told, source = projects.audit("python", "", [("jinja2", "3.1.2"), ("fine", "1")], osv)
-    assert source == "OSV"
+    told, skipped, source = projects.audit("python", "", [("jinja2", "3.1.2"), ("fine", "1")], osv)
+    assert (skipped, source) == ([], "OSV")
     assert told == {
         ("jinja2", "3.1.2"): [{"ids": ["CVE-2024-22195", "GHSA-1"], "severity": "moderate", "fixed": "3.1.3"}]
     }
