@@ -104,7 +104,12 @@ class Storage:
             **more,
         }
         ran = subprocess.run(
-            [self.borg_path, *words], env=environment, text=True, capture_output=True, check=False, cwd=self.base
+            [self.borg_path, *words],
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            cwd=self.base,
         )
         self.settle_times()
         assert code is None or ran.returncode == code, f"{words}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
@@ -115,7 +120,12 @@ class Storage:
         if self.now is None:
             return {}
         moment = datetime.fromtimestamp(self.now, UTC).strftime("@%Y-%m-%d %H:%M:%S")
-        return {"LD_PRELOAD": str(FAKETIME), "FAKETIME": moment, "NO_FAKE_STAT": "1", "DONT_FAKE_MONOTONIC": "1"}
+        return {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME": moment,
+            "NO_FAKE_STAT": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
 
     def settle_times(self) -> None:
         """Give files that were just written the moment they were written at."""
@@ -156,7 +166,13 @@ class Storage:
     def tell(self, **more: Any) -> Any:
         """Hand in the controller's word."""
         at = datetime.fromtimestamp(self.time, UTC).isoformat()
-        about = {"archives": self.archives, "retention": self.retention, "zone": "UTC", "open_alerts": [], "approvals": []}
+        about = {
+            "archives": self.archives,
+            "retention": self.retention,
+            "zone": "UTC",
+            "open_alerts": [],
+            "approvals": [],
+        }
         server = {key: more.pop(key) for key in ("hold_days",) if key in more}
         word = {"schema": 1, "at": at, **server, "repositories": {REPOSITORY: {**about, **more}}}
         return self.guard.tell(self.settings, word, self.time)

@@ -28,7 +28,7 @@ options:
     required: true
     choices:
       [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, check, care,
-       compare, database]
+       compare, database, mend]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -111,8 +111,8 @@ options:
     type: str
     default: ""
   options:
-    description: Options of V(care), V(compare) and V(database), as the agent's command line calls them; empty
-      ones are left out.
+    description: Options of V(care), V(compare), V(database) and V(mend), as the agent's command line calls them;
+      empty ones are left out.
     type: dict
     default: {}
   path:
@@ -171,7 +171,7 @@ saveos:
   description:
     - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse), C(check),
       C(measure), C(drill), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows;
-      C(care), C(compare) and C(database) what was done or found.
+      C(care), C(compare), C(database) and C(undo) (of V(mend)) what was done or found.
   returned: always where the agent answered
   type: dict
   sample: {run: {run_id: 01a20611-671c-7657-aef0-7a01ac4f1901, state: succeeded}}
@@ -179,7 +179,7 @@ saveos:
 
 PROGRAMS = ("/usr/local/bin/saveos-agent", "/opt/saveos/bin/saveos-agent")
 RUNS = ("backup", "restore")
-WITH_OPTIONS = ("care", "compare", "database")
+WITH_OPTIONS = ("care", "compare", "database", "mend")
 LOG_CHARACTERS = 4000  # the whole log tail goes to the controller with the check-in, not through Ansible
 
 
@@ -298,7 +298,7 @@ def answer(verb, data):
     if verb in RUNS:
         failed = data["state"] not in ("succeeded", "warning")
         return {"run": trimmed(data)}, not failed, sentence(data) if failed else None
-    return {verb: data}, bool(data.get("changed")) and verb in WITH_OPTIONS, fault(verb, data)
+    return {"undo" if verb == "mend" else verb: data}, bool(data.get("changed")) and verb in WITH_OPTIONS, fault(verb, data)
 
 
 def fault(verb, data):

@@ -37,7 +37,9 @@ def pack(value):
 integers = st.integers(-(2**63), 2**64 - 1)
 values = st.recursive(
     st.none() | st.booleans() | integers | st.binary(max_size=70),
-    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.binary(max_size=32) | integers, inner, max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=20) | st.dictionaries(st.binary(max_size=32) | integers, inner, max_size=20)
+    ),
     max_leaves=40,
 )
 
@@ -100,7 +102,9 @@ def test_what_the_guard_reads_is_what_borg_says(storage):
         assert view.index.get(bytes.fromhex(archive["id"])) is not None
     assert view.index.get(bytes(31) + b"\x01") is None
     assert view.index.get(guard.MANIFEST) is not None
-    assert view.bytes == sum(file.stat().st_size for file in (storage.path / "data").rglob("*") if file.is_file())
+    assert view.bytes == sum(
+        file.stat().st_size for file in (storage.path / "data").rglob("*") if file.is_file()
+    )
     assert view.lost == []
 
 
@@ -108,7 +112,9 @@ def test_twenty_flipped_bits_are_all_found(storage):
     """Without keys, and `borg check --repository-only` agrees that each one is one."""
     seed = random.randrange(2**32)
     dice = random.Random(seed)
-    files = [file for file in (storage.path / "data").rglob("*") if file.is_file() and file.stat().st_size > 1000]
+    files = [
+        file for file in (storage.path / "data").rglob("*") if file.is_file() and file.stat().st_size > 1000
+    ]
     for round_ in range(20):
         file = dice.choice(files)
         whole = file.read_bytes()

@@ -17,7 +17,16 @@ def entry(ledger, number, at, seen=None, **more):
     """Enter an archive; returns its id."""
     name = f"{number:064x}"
     values = {"segment": number, "grown": 10, "files": 10, "size": 10_000_000, "adopted": False, **more}
-    ledger.add("archive", at, id=name, name=f"a{number}", at=at, told_at=at, seen=at if seen is None else seen, **values)
+    ledger.add(
+        "archive",
+        at,
+        id=name,
+        name=f"a{number}",
+        at=at,
+        told_at=at,
+        seen=at if seen is None else seen,
+        **values,
+    )
     return name
 
 
@@ -104,7 +113,9 @@ def test_archives_from_the_future_push_nothing_out(ledger):
     now = NOON + 2 * DAY + 600
     for number in range(10, 17):
         entry(ledger, number, NOON + number * DAY, seen=now - 60)
-    assert all(guard.odd_time(ledger.archives[f"{number:064x}"], ledger) == "future" for number in range(10, 17))
+    assert all(
+        guard.odd_time(ledger.archives[f"{number:064x}"], ledger) == "future" for number in range(10, 17)
+    )
     for name in names:
         go(ledger, name, now - 600, now)
     assert judged(ledger, now) == set()
@@ -116,7 +127,9 @@ def test_back_dated_archives_push_nothing_out(ledger):
     now = NOON + 4 * DAY + 600
     for number in range(3):
         entry(ledger, 20 + number, NOON + number * DAY + 3600, seen=now - 60)
-    assert [guard.odd_time(ledger.archives[f"{20 + number:064x}"], ledger) for number in range(3)] == ["unexpected"] * 3
+    assert [guard.odd_time(ledger.archives[f"{20 + number:064x}"], ledger) for number in range(3)] == [
+        "unexpected"
+    ] * 3
     go(ledger, names[2], now - 600, now)
     assert judged(ledger, now) == set()
 

@@ -33,6 +33,8 @@ VERBS = {
     "browse": Verb("list one directory of an archive"),
     "drill": Verb("prove that the newest archive can be restored"),
     "care": Verb("protect, rename, delete or export an archive"),
+    "mend": Verb("take a repository that was put back on its server"),
+    "compare": Verb("say how the host differs from an archive"),
     "check": Verb("check the repositories with this host's keys"),
     "rotate": Verb("give this host new secrets: passphrases, SSH key, token"),
     "measure": Verb("show how much a backup of some paths would hold"),
