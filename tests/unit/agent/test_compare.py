@@ -1,0 +1,76 @@
+"""An archive against the host as it is, with the real borg: names of any bytes, and no file is opened."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+
+def back_up(backed):
+    code, record = backed.run("backup", "--wait")
+    assert code == 0, record
+
+
+def differences(backed, *more):
+    code, told = backed.run("compare", *more)
+    assert code == 0, told
+    top = str(backed.sources)
+    found = {each["path"].removeprefix(top): (each["kind"], each["what"]) for each in told["differences"]}
+    return told, found
+
+
+def test_nothing_differs_right_after_a_backup(backed):
+    backed.configure("exclude_patterns: ['*.tmp']\n")
+    (backed.sources / "left-out.tmp").write_text("x")
+    os.link(backed.sources / "plain", backed.sources / "sub" / "again")
+    (backed.sources / os.fsdecode(b"odd\xff")).write_text("x")
+    back_up(backed)
+    told, found = differences(backed)
+    assert found == {}
+    assert (told["more"], told["compared"] > 6) == (0, True)
+
+
+def test_what_was_added_removed_and_modified_is_told_with_sizes(backed):
+    backed.configure("exclude_patterns: ['*.tmp']\n")
+    for name in (b"gone", b"gone\xff", b"content", b"mode", b"type", b"touched"):
+        (backed.sources / os.fsdecode(name)).write_bytes(b"1234")
+    back_up(backed)
+    (backed.sources / "gone").unlink()
+    (backed.sources / os.fsdecode(b"gone\xff")).unlink()
+    (backed.sources / "content").write_bytes(b"123456")
+    (backed.sources / "mode").chmod(0o4711)
+    (backed.sources / "type").unlink()
+    (backed.sources / "type").symlink_to("plain")
+    os.utime(backed.sources / "touched", (1, 1))
+    (backed.sources / "new").mkdir()
+    (backed.sources / "new" / "line\nfeed").write_bytes(b"xyz")
+    (backed.sources / "new" / "skip.tmp").write_bytes(b"x")
+    told, found = differences(backed)
+    assert found.pop("/gone\ufffd", found.pop("/gone?", None)) == ("removed", "")
+    assert found.pop("", ("modified", "")) == ("modified", "")
+    assert found == {
+        "/gone": ("removed", ""),
+        "/content": ("modified", "content"),
+        "/mode": ("modified", "mode"),
+        "/type": ("modified", "type"),
+        "/touched": ("modified", "content"),
+        "/new": ("added", ""),
+        "/new/line\nfeed": ("added", ""),
+    }
+    assert (told["added"], told["removed"]) == ({"files": 2, "bytes": 3}, {"files": 2, "bytes": 8})
+    by_path = {each["path"]: each for each in told["differences"]}
+    changed = by_path[f"{backed.sources}/content"]
+    assert (changed["size"], changed["now"]) == (4, 6)
+    ref = by_path[f"{backed.sources}/new/line\nfeed"]["ref"]
+    assert base64.urlsafe_b64decode(ref + "==").endswith(b"/new/line\nfeed")
+    _, found = differences(backed, "--path", f"{backed.sources}/new")
+    assert set(found) == {"/new", "/new/line\nfeed"}
+
+
+def test_only_the_first_paths_travel_and_all_are_counted(backed, agent, monkeypatch):
+    back_up(backed)
+    for number in range(30):
+        (backed.sources / f"{number:03}").write_bytes(b"12")
+    monkeypatch.setattr(agent, "SHOWN", 10)
+    told = agent.compare(backed.settings, backed.settings.repository(""), "latest", "/")
+    assert (told["added"], len(told["differences"]), told["more"]) == ({"files": 30, "bytes": 60}, 10, 20)
