@@ -68,6 +68,7 @@ def show_archives(limit: int | None, **filters: str) -> None:
         "size": lambda a: output.size(a.get("original_size")),
         "added": lambda a: output.size(a.get("deduplicated_size")),
         "check": "check_state",
+        "protected": lambda a: "protected" if a.get("protected") else "",
         "tags": lambda a: ", ".join(a.get("tags") or []),
         "note": "note",
     }
@@ -128,7 +129,9 @@ def show_archive(archive: Archive) -> None:
         "catalogue": "catalogue",
         "tags": lambda a: ", ".join(a.get("tags") or []),
         "note": "note",
+        "protected": lambda a: "yes" if a.get("protected") else "no",
         "gone": lambda a: output.when(a["gone_at"]) if a.get("gone_at") else "",
+        "deleted by": "removed_by",
         "borg id": "borg_id",
     }
     output.fields(Client().get(f"/archives/{segment(archive)}"), fields)

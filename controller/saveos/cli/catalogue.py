@@ -7,6 +7,7 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.archives import Archive, Host, archives, browse_on_host, restore
+from saveos.cli.care import compare_with_host
 from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, Wait, examples
 from saveos.cli.errors import CommandError
@@ -66,15 +67,23 @@ def list_versions(archive: Archive, path: PathOf) -> None:
     output.page({"items": found}, columns, "The catalogue knows no such path: it may be older, or off.")
 
 
-@archives.command("compare", epilog=examples("saveos archives compare OLD NEW --path /etc"))
+@archives.command(
+    "compare",
+    epilog=examples("saveos archives compare OLD NEW --path /etc", "saveos archives compare OLD host"),
+)
 def compare_archives(
     archive: Archive,
-    other: Annotated[str, typer.Argument(help="The other archive's id.", metavar="OTHER")],
+    other: Annotated[
+        str, typer.Argument(help="The other archive's id, or host: as its host is now.", metavar="OTHER")
+    ],
     path: Annotated[str, typer.Option("--path", help="Only below this directory.")] = "/",
     limit: Limit = 200,
     everything: All = False,
 ) -> None:
-    """List what differs from one archive to another."""
+    """List what differs from one archive to another, or to its host as it is now."""
+    if other == "host":
+        compare_with_host(archive, path)
+        return
     url = f"/archives/{segment(archive)}/compare/{segment(other)}"
     rows = Client().page(url, None if everything else limit, path=path)
     columns = {"": "kind", **FILE, "path": "path"}
@@ -121,7 +130,7 @@ def find(
 def rebuild(
     repository: Annotated[str, typer.Argument(help="The repository's id.", metavar="REPOSITORY")],
 ) -> None:
-    """Drop a repository's part of the catalogue; its host sends the newest archive's files again."""
+    """Drop a repository's part of the catalogue; its host sends the files of all its archives again."""
     Client().post(f"/repositories/{segment(repository)}/catalogue/rebuild", {})
     if not output.is_json():
         print("Dropped. The host sends it anew after its next backup, or now with: saveos-agent catalogue")
