@@ -14,7 +14,7 @@ def test_a_changed_host_is_seen_and_converged(fleet, tmp_path):
     controller.command("maintenance", "drift", "bare", "--wait")
     assert controller.get("/hosts/bare/drift")["state"] == "clean"
     on(host, 'sed -i \'s/"jitter_seconds": [0-9]*/"jitter_seconds": 7/\' /etc/saveos/agent.json')
-    on(host, "chmod 644 /etc/saveos/token; echo canary-drift >> /etc/saveos/borgmatic/*.yaml")
+    on(host, "chmod 644 /etc/saveos/token")
     at_rest(host)
     before = on(host, SUMS)
     target = tmp_path / "drift.md"
@@ -25,7 +25,7 @@ def test_a_changed_host_is_seen_and_converged(fleet, tmp_path):
     secrets = on(host, "cat /etc/saveos/token /etc/saveos/repositories/*/passphrase").split()
     assert not any(secret in text or secret in str(told) for secret in secrets)
     seen = controller.get("/hosts/bare/drift")
-    assert seen["state"] == "drifted" and seen["changes"] >= 3 and seen["since"]
+    assert seen["state"] == "drifted" and seen["changes"] == 2 and seen["since"]
     assert [each["host"] for each in controller.items("/drift")] == ["bare"]
     assert controller.get("/hosts/bare")["drift"] is True
     findings = controller.items("/maintenance/findings?operation=drift&host=bare")

@@ -26,6 +26,12 @@ STORED = (
     "SAVEOS_SECURE_COOKIES",
     "SAVEOS_LOG_LEVEL",
     "SAVEOS_OUTGOING_ALLOW",
+    "SAVEOS_EXPORT_HOURS",
+    "SAVEOS_KEEP_JOB_LOGS_DAYS",
+    "SAVEOS_KEEP_JOBS_DAYS",
+    "SAVEOS_KEEP_RUN_LOGS_DAYS",
+    "SAVEOS_KEEP_ALERTS_DAYS",
+    "SAVEOS_KEEP_AUDIT_DAYS",
     "SAVEOS_BUNDLE",
 )
 
@@ -84,10 +90,11 @@ class Installation:
 
     @property
     def host_variables(self) -> dict[str, Any]:
-        """Role variables of this machine: empty but for another home, under which everything then lives."""
+        """Role variables of this machine: the controller's export is backed up; another home has it all."""
+        own = {"agent_own_sources": [str(self.home / "export")]}
         if not self.instance:
-            return {}
-        return {
+            return own
+        return own | {
             "server_root": str(self.storage),
             "server_open_parents": True,
             "server_user": self.named("saveos-borg"),

@@ -27,6 +27,9 @@ from saveos.cli.progress import FAULTS
 from saveos.cli.running import checked_settings
 from saveos.core import security
 from saveos.core.database import write_lock
+from saveos.core.settings import Settings
+from saveos.upkeep.daily import spool
+from saveos.upkeep.export import ExportError, export
 
 
 def run(sources: list[Path], *, managed_recovery: bool = False) -> None:
@@ -49,11 +52,20 @@ def run(sources: list[Path], *, managed_recovery: bool = False) -> None:
     policy = _set_policy(client, here, known, sources)
     ssh = {"address": local_ssh.ADDRESS, "port": port, "user": "root", "ssh_host_keys": host_keys}
     host = _set_host(client, here, name, known, ssh)
+    _export(settings)
     output.say(f"Provisioning {host['name']} (this machine) as storage server and agent")
     _run_job(client, "provision", host, FAULTS | {"recap"})
     archive = _backup(client, host, policy)
     proven = proof.prove(client, here, host, policy, archive)
     _report(here, url, password, archive, proven, recovery)
+
+
+def _export(settings: Settings) -> None:
+    """Spool the controller's own backup, so that this machine's first archive holds it."""
+    try:
+        export(settings, spool(settings))
+    except (ExportError, OSError) as error:
+        output.say(f"The controller's own backup is missing from this archive: {error}.")
 
 
 def _clean_up_deleted() -> None:
@@ -175,9 +187,10 @@ def _set_host(
         roles = {"is_agent": True, "is_storage_server": True, "variables": here.host_variables}
         made: dict[str, Any] = client.post("/hosts", {"name": name} | ssh | roles)
         return made
-    if all(known[key] == value for key, value in ssh.items()):
+    variables = here.host_variables | known["variables"]
+    if variables == known["variables"] and all(known[key] == value for key, value in ssh.items()):
         return known
-    changed: dict[str, Any] = client.patch(f"/hosts/{known['id']}", ssh)
+    changed: dict[str, Any] = client.patch(f"/hosts/{known['id']}", ssh | {"variables": variables})
     return changed
 
 

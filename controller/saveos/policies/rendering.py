@@ -18,6 +18,7 @@ FLEET = CHECKOUT if (CHECKOUT / "playbooks").is_dir() else PACKAGE / "_fleet"
 # What the roles take where neither policy nor host says otherwise: roles/agent/defaults/main.yml
 DEFAULTS: dict[str, Any] = {
     "agent_sources": ["/etc", "/home"],
+    "agent_own_sources": [],
     "agent_excludes": [],
     "agent_exclude_caches": True,
     "agent_retention": {"keep_within": "7d", "keep_daily": 7, "keep_weekly": 4, "keep_monthly": 6},
@@ -40,7 +41,8 @@ def render(
         "etc": f"{home}/etc" if home else "/etc/saveos",
         "state": f"{home}/state" if home else "/var/lib/saveos-agent",
         "hooks": hooks,
-        **{name: known[f"agent_{name}"] for name in ("sources", "excludes", "exclude_caches", "retention")},
+        "sources": [*known["agent_sources"], *known["agent_own_sources"]],
+        **{name: known[f"agent_{name}"] for name in ("excludes", "exclude_caches", "retention")},
         **{name: known[f"agent_{name}"] for name in ("compression", "upload_rate_limit", "databases")},
         "overrides": known["agent_borgmatic_overrides"],
     }

@@ -7,9 +7,10 @@ from saveos.cli.errors import CommandError
 from saveos.cli.installation import Installation
 
 
-def test_the_default_home_has_plain_names_and_no_variables():
+def test_the_default_home_has_plain_names():
     here = Installation(Path("/var/lib/saveos"))
-    assert (here.instance, here.unit, here.host_variables) == ("", "saveos-controller.service", {})
+    own = {"agent_own_sources": ["/var/lib/saveos/export"]}
+    assert (here.instance, here.unit, here.host_variables) == ("", "saveos-controller.service", own)
     assert here.storage == Path("/srv/saveos")
 
 
