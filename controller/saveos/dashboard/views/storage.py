@@ -76,8 +76,14 @@ def _row(found: GuardOut) -> dict[str, Any]:
         "state": words.guards[found.state],
         "why": [reason_words(each)[0] for each in found.reasons if each.holds],
         "used": used,
-        "checks": [(kind, at, checked) for kind, at, checked in _checks(found) if at],
+        "check": _worst(found),
     }
+
+
+def _worst(found: GuardOut) -> tuple[str, datetime, words.Shown] | None:
+    """Return the last check that failed, else the last one; None where there was none."""
+    known = [(kind, at, shown) for kind, at, shown in _checks(found) if at]
+    return max(known, key=lambda each: (each[2].tone == "bad", each[1]), default=None)
 
 
 def _checks(found: GuardOut) -> list[tuple[str, datetime | None, words.Shown]]:
