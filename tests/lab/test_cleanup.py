@@ -149,7 +149,7 @@ def test_prepared_host_frees_what_the_plan_said_and_no_trap_is_stepped_into(flee
     )
     later = {
         "ansible_python_interpreter": "/usr/local/bin/python-later",
-        "maintenance_kinds": ["temp", "cache"],
+        "maintenance_rule_kinds": ["temp", "cache"],
     }
     words = ("-v", "-e", json.dumps(later))
     try:

@@ -40,7 +40,7 @@ def look(path):
         told += [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
         with open(path, "rb") as file:
             told.append(hashlib.blake2b(file.read(), digest_size=16).hexdigest())
-    elif path not in ("/", "/root", "/var/lib"):  # Ansible makes and removes its directory in one, agents in another
+    elif path not in ("/", "/root", "/tmp", "/var/tmp", "/var/lib"):  # files come and go in these beside
         told.append(info.st_mtime_ns)
     return told
 for place, folders, files in os.walk("/"):

@@ -97,7 +97,7 @@ def _one_kind(kind: str, what: str) -> None:
         check: Check = False,
         wait: Wait = False,
     ) -> None:
-        asked = {"kinds": [kind], "older_than": older_than}
+        asked = {"rule_kinds": [kind], "older_than": older_than}
         run_operation(
             "cleanup",
             hosts,

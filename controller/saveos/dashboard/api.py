@@ -17,17 +17,20 @@ from saveos.dashboard.views import (
     find,
     hosts,
     jobs,
+    maintenance,
     measure,
     overview,
     policies,
     restores,
     schedules,
+    secrets,
     storage,
 )
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
 HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files, restores)
-for each in (*HOSTS, channels, alerts, drills, measure, policies, schedules, storage, find, accounts):
+CARE = (drills, maintenance, measure, secrets, storage)
+for each in (*HOSTS, *CARE, channels, alerts, policies, schedules, find, accounts):
     router.include_router(each.router)
 router.include_router(feed.router)
 

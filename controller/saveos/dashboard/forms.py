@@ -48,17 +48,22 @@ def lines(text: str) -> list[str]:
 
 def mapping(text: str, field: str) -> dict[str, Any]:
     """Read a text area with YAML's `key: value`; empty is an empty mapping. Raises Invalid with the field."""
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = gettext("line %(line)s") % {"line": mark.line + 1} if mark else "?"
-        raise Invalid(gettext("This is no YAML: see %(place)s.") % {"place": place}, field=field) from error
+    found = anything(text, field)
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise Invalid(gettext("Write one `name: value` on each line."), field=field)
     return found
+
+
+def anything(text: str, field: str) -> Any:
+    """Read a text area with YAML of any shape. Raises Invalid with the field."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = gettext("line %(line)s") % {"line": mark.line + 1} if mark else "?"
+        raise Invalid(gettext("This is no YAML: see %(place)s.") % {"place": place}, field=field) from error
 
 
 def as_yaml(value: Any) -> str:

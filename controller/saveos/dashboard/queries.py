@@ -452,6 +452,13 @@ def job_matrix(session: Session, tenant_id: uuid.UUID) -> list[dict[str, Any]]:
     ]
 
 
+def last_jobs(session: Session, tenant_id: uuid.UUID, names: Sequence[str]) -> dict[str, Job]:
+    """Return the newest job of each of these operations."""
+    query = select(Job).where(Job.tenant_id == tenant_id).order_by(Job.id.desc()).limit(1)
+    found = (session.scalar(query.where(Job.operation == name)) for name in names)
+    return {job.operation: job for job in found if job}
+
+
 def id_at(at: datetime) -> uuid.UUID:
     """Return the smallest UUIDv7 of a time, so that an index on ids answers questions about time."""
     return uuid.UUID(int=(int(at.timestamp() * 1000) << 80) | (0x7 << 76) | (0x2 << 62))

@@ -106,9 +106,14 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
     "guard_refused": (mark("Guard refused a shorter hold"), ""),
     "check_failed": (mark("Check failed"), ""),
     "check_late": (mark("Check overdue"), ""),
+    "drifted": (
+        mark("Host drifted"),
+        mark("The host differs from what provisioning would make of it. Its page shows the difference."),
+    ),
     "certificate": (mark("Certificate near its end"), ""),
     "channel_failing": (mark("Channel does not deliver"), ""),
     "schedule_failed": (mark("Schedule did not start"), ""),
+    "finding": (mark("Critical finding"), ""),
 }
 judged = {  # rule → when it holds
     "overdue": mark("The next backup is past its time, the spread and the grace of its policy."),
@@ -130,9 +135,11 @@ judged = {  # rule → when it holds
     "guard_refused": mark("Somebody asked a guard to keep its copies for less time, and it refused."),
     "check_failed": mark("A check found a repository or an archive damaged, or could not be done."),
     "check_late": mark("A repository was not checked for 15 days on its server, or 45 days with its data."),
+    "drifted": mark("A look found a host other than provisioning would make it, and nobody converged it yet."),
     "certificate": mark("The controller's certificate or its CA ends soon and was not renewed."),
     "channel_failing": mark("A channel took nothing for four hours, or its address is out of bounds."),
     "schedule_failed": mark("A schedule was due and could not start its operation."),
+    "finding": mark("A maintenance operation found something critical on a host that is still open."),
 }
 deliveries = {
     "pending": Shown("busy", mark("Waiting")),
@@ -158,6 +165,76 @@ operations = {
     "guard": mark("Guard"),
     "check": mark("Check"),
     "undo": mark("Undo"),
+    "cleanup": mark("Cleanup"),
+    "validation": mark("Validation"),
+    "dependencies": mark("Dependencies"),
+    "secrets": mark("Secrets"),
+    "drift": mark("Drift"),
+}
+maintenance = {  # what an operation is for, on its card
+    "backup": mark("The newest archive of every host, and backing up now."),
+    "health": mark("Units, disks, load, versions and reachability of hosts and storage servers."),
+    "cleanup": mark("Caches, old logs and temporary files, by rules that never leave their directory."),
+    "validation": mark("Are configuration, repositories, keys, timers and permissions as they must be?"),
+    "dependencies": mark("Updates, known vulnerabilities and versions of what hosts depend on."),
+    "secrets": mark("Ages of passphrases, keys and tokens, and their rotation."),
+    "drift": mark("How hosts differ from what provisioning would make of them."),
+    "drill": mark("Proof that the newest archives can be restored."),
+}
+maintenance_icons = {
+    # icon="cloud-upload" icon="heartbeat" icon="eraser" icon="checklist" icon="packages" icon="key"
+    # icon="git-compare" icon="shield-check" icon="tool"
+    "backup": "cloud-upload",
+    "health": "heartbeat",
+    "cleanup": "eraser",
+    "validation": "checklist",
+    "dependencies": "packages",
+    "secrets": "key",
+    "drift": "git-compare",
+    "drill": "shield-check",
+}
+severity_tones = {"critical": "bad", "warning": "warn", "info": "idle"}
+stands = {  # how an operation's last result on a host is
+    "ok": Shown("good", mark("In order")),
+    "warning": Shown("warn", mark("Warnings")),
+    "critical": Shown("bad", mark("Critical")),
+}
+parameters = {  # of operations, as forms name them
+    "rule_kinds": mark("Kinds of rules"),
+    "older_than": mark("Older than (days)"),
+    "journal_mb": mark("Journal to keep (MB)"),
+    "custom": mark("Rules of your own"),
+    "kinds": mark("What to look at"),
+    "apply": mark("Updates to install"),
+    "batch": mark("Hosts at a time"),
+    "refresh": mark("Fetch package lists first"),
+    "online": mark("Ask advisory sources"),
+    "roots": mark("Directories of projects"),
+    "names": mark("Names that must resolve"),
+    "certificates": mark("Certificates"),
+    "health_units": mark("Units that must be active"),
+    "health_url": mark("Address that must answer"),
+    "rotate": mark("Rotate"),
+    "repository_id": mark("Repository"),
+    "older_than_days": mark("Only those older than (days)"),
+    "settle": mark("Finish interrupted rotations"),
+    "max_age_days": mark("Too old after (days)"),
+}
+choices = {  # values of such parameters
+    "cache": mark("caches"),
+    "logs": mark("logs"),
+    "temp": mark("temporary files"),
+    "containers": mark("container images"),
+    "none": mark("none"),
+    "security": mark("security updates"),
+    "all": mark("all"),
+    "repair": mark("end an interrupted update"),
+    "config": mark("configuration"),
+    "setup": mark("set-up"),
+    "compose": mark("compose files"),
+    "passphrase": mark("passphrases"),
+    "ssh-key": mark("SSH keys"),
+    "agent-token": mark("agent tokens"),
 }
 triggers = {
     "api": mark("HTTP"),
@@ -210,6 +287,24 @@ phases = {
     "create": mark("reads and sends"),
     "finish": mark("cleans up"),
     "extract": mark("writes files"),
+}
+secrets = {
+    "passphrase": mark("Passphrase of a repository"),
+    "escrow": mark("Sealed copy of a passphrase"),
+    "ssh-key": mark("SSH key"),
+    "agent-token": mark("Agent token"),
+}
+secret_users = {
+    "passphrase": mark("used by the host's backups, restores and drills"),
+    "escrow": mark("opened by whoever holds the recovery key"),
+    "ssh-key": mark("used by the host at its storage servers"),
+    "agent-token": mark("used by the host at the controller"),
+}
+controller_secrets = {
+    "installation-key": mark("Installation key"),
+    "controller-ssh-key": mark("SSH key of the controller"),
+    "recovery-key": mark("Recovery key"),
+    "certificate-authority": mark("Certificate authority"),
 }
 bulk_operations = {
     "backup": mark("Back up"),

@@ -309,8 +309,8 @@ def overview(session: Session, tenant_id: uuid.UUID, operation: str = "") -> dic
     query = query.where(MaintenanceLatest.operation == operation) if operation else query
     query = query.group_by(MaintenanceLatest.operation, MaintenanceLatest.state)
     out: dict[str, dict[str, Any]] = {}
-    for operation, state, hosts, *sums, at in session.execute(query):
-        one = out.setdefault(operation, {"hosts": Counter(), "at": None, **dict.fromkeys(SEVERITIES, 0)})
+    for name, state, hosts, *sums, at in session.execute(query):
+        one = out.setdefault(name, {"hosts": Counter(), "at": None, **dict.fromkeys(SEVERITIES, 0)})
         one["hosts"][state] += hosts
         for severity, count in zip(SEVERITIES, sums, strict=True):
             one[severity] += int(count or 0)
@@ -328,7 +328,7 @@ def totals(session: Session, tenant_id: uuid.UUID, operation: str, names: Sequen
 
 
 def kinds(session: Session, tenant_id: uuid.UUID, operation: str, limit: int = 8) -> list[dict[str, Any]]:
-    """Return the kinds of open findings that most hosts have, the worst first: kind, severity, a title, hosts."""
+    """Return the commonest kinds of open findings, the worst first: kind, severity, a title, hosts."""
     hosts = func.count(func.distinct(Finding.host_id))
     rank = func.min(Finding.rank)
     query = select(Finding.kind, rank, func.max(Finding.title), hosts).join(Host, Host.id == Finding.host_id)
@@ -354,4 +354,5 @@ def trend(
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for when, state, count in session.execute(query):
         found[str(when)][state] += count
-    return [(each, found[each.isoformat()]) for each in (today - timedelta(days=n) for n in reversed(range(days)))]
+    shown = [today - timedelta(days=ago) for ago in reversed(range(days))]
+    return [(each, found[each.isoformat()]) for each in shown]

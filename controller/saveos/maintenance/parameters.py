@@ -166,7 +166,7 @@ CleanupKind = Literal["cache", "logs", "temp", "containers"]
 class CleanupParameters(RequestModel):
     """What to remove; without anything said, what every rule names."""
 
-    kinds: Annotated[list[CleanupKind], Field(min_length=1, max_length=4)] = Field(
+    rule_kinds: Annotated[list[CleanupKind], Field(min_length=1, max_length=4)] = Field(
         ["cache", "logs", "temp", "containers"], description="Kinds of rules"
     )
     rules: Fixes = Field([], description="Only these rules, whatever their kind")
