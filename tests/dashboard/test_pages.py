@@ -30,6 +30,7 @@ PAGES = {
     "alert-channel": "/alerts/channels/{channel_id}",
     "alert-channel-edit": "/alerts/channels/{channel_id}/edit",
     "alert-rules": "/alerts/rules",
+    "secrets": "/secrets",
     "policies": "/policies",
     "policy": "/policies/{policy_id}",
     "policy-form": "/policies/{policy_id}/edit",

@@ -20,6 +20,7 @@ from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.hosts import groups, service, ssh_keys
 from saveos.hosts.models import Host
 from saveos.jobs import service as jobs
+from saveos.maintenance import drift
 from saveos.policies import fleet
 from saveos.policies import service as policies
 from saveos.repositories import service as repositories
@@ -145,6 +146,7 @@ def show_host(page: Reader, name: str) -> Response:
         chart=_chart(page, host),
         days=queries.days_of(page.session, [host.id])[host.id],
         drill=host.facts.get("drill"),
+        drifted=drift.describe(page.session, host),
         proof=words.proofs[service.proof_of(host, now())],
         fingerprints=[_fingerprint(key) for key in host.ssh_host_keys],
         heartbeat=_heartbeat(host),
@@ -199,7 +201,7 @@ def _tab(page: View, host: Host, tab: str, template: str = "", **values: Any) ->
         tab=tab,
         tabs=tabs,
         protection=shown,
-        drift=service.has_drift(host),
+        drift=service.has_drift(host) or host.drifted_since is not None,
         **values,
     )
 
