@@ -1,17 +1,15 @@
 """The application: mounts every feature's routes, one error handler, probes and metrics."""
 
 import os
-import shutil
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -39,11 +37,14 @@ from saveos.hosts.models import Host
 from saveos.hosts.service import protection_sql
 from saveos.jobs import api as jobs
 from saveos.jobs.dispatch import connect
-from saveos.jobs.models import ACTIVE, Job, Lease
+from saveos.jobs.models import Job
 from saveos.maintenance import api as maintenance
+from saveos.maintenance import system
+from saveos.maintenance.system import SystemHealth
 from saveos.policies import api as policies
 from saveos.policies.service import ensure_default
 from saveos.repositories import api as repositories
+from saveos.repositories.metrics import figures as storage_figures
 from saveos.restores import api as restores
 from saveos.restores.transfers import Transfers
 from saveos.schedules import api as schedules
@@ -153,16 +154,20 @@ def _mount_probes(app: FastAPI) -> None:
     @app.get(f"{PREFIX}/system/health", tags=["probes"])
     def system_health(
         session: SessionDep, state: StateDep, _actor: Annotated[Actor, Depends(require("system:read"))]
-    ) -> dict[str, Any]:
-        """Say how database, queue, workers and disk are."""
-        return _system_health(session, state)
+    ) -> SystemHealth:
+        """Say how the controller is: database, queue, workers, sweeps, certificates, disk, own backup."""
+        return system.system_health(session, state.settings)
 
     @app.get("/metrics", tags=["probes"], response_class=Response)
     def metrics(
-        request: Request, session: SessionDep, actor: Annotated[Actor | None, Depends(find_actor)]
+        request: Request,
+        session: SessionDep,
+        state: StateDep,
+        actor: Annotated[Actor | None, Depends(find_actor)],
     ) -> Response:
         """Give metrics in Prometheus' form: to this machine, or to a token with the right system:read."""
-        lines = _metrics(session, _metrics_tenant(request, actor))
+        tenant_id = _metrics_tenant(request, actor)
+        lines = [*_metrics(session, tenant_id), *_system_metrics(system.system_health(session, state.settings))]
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(current_actor)])
@@ -174,30 +179,6 @@ def _mount_probes(app: FastAPI) -> None:
     def reference() -> Response:
         """Show the API's reference."""
         return docs.page(app.openapi())
-
-
-def _system_health(session: Session, state: State) -> dict[str, Any]:
-    began = time.perf_counter()
-    session.execute(text("SELECT 1"))
-    elapsed = time.perf_counter() - began
-    counts = dict(
-        session.execute(select(Job.state, func.count()).where(Job.state.in_(ACTIVE)).group_by(Job.state)).all()
-    )
-    created = session.scalar(select(func.min(Job.created_at)).where(Job.state == "queued"))
-    workers = session.scalars(select(Lease.worker).where(Lease.expires_at > now()).distinct())
-    disk = shutil.disk_usage(state.settings.home)
-    return {
-        "status": "ok",
-        "version": __version__,
-        "database": {"kind": state.database.engine.dialect.name, "milliseconds": round(elapsed * 1000, 1)},
-        "queue": {
-            "queued": counts.get("queued", 0),
-            "running": counts.get("running", 0) + counts.get("canceling", 0),
-            "oldest_seconds": round((now() - created).total_seconds()) if created else 0,
-        },
-        "workers": sorted(workers),
-        "disk": {"free": disk.free, "total": disk.total},
-    }
 
 
 def _metrics_tenant(request: Request, actor: Actor | None) -> uuid.UUID | None:
@@ -239,6 +220,11 @@ def _metrics(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
         if proven:
             moment = round(proven.timestamp())
             yield f'saveos_last_proven_timestamp{{tenant="{_label(tenant)}",host="{host}"}} {moment}'
+    for figure, about, values in storage_figures(session, tenant_id):
+        yield from _head(figure, about)
+        for named, value in values:
+            shown = ",".join(f'{key}="{_label(text)}"' for key, text in named.items())
+            yield f"{figure}{{{shown}}} {value}"
     yield from _head("saveos_jobs", "Jobs by state.")
     for tenant, state, count in session.execute(queue.order_by(Tenant.name, Job.state)):
         yield f'saveos_jobs{{tenant="{_label(tenant)}",state="{state}"}} {count}'
@@ -246,6 +232,23 @@ def _metrics(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
     for tenant, rule, severity, state, count in count_alerts(session, tenant_id):
         labels = f'tenant="{_label(tenant)}",rule="{rule}",severity="{severity}",state="{state}"'
         yield f"saveos_alerts{{{labels}}} {count}"
+
+
+def _system_metrics(found: SystemHealth) -> Iterator[str]:
+    """Yield how the controller itself is; the same for every tenant."""
+    yield from _head("saveos_system_state", "How the controller is: 0 ok, 1 warning, 2 critical.")
+    yield f"saveos_system_state {('ok', 'warning', 'critical').index(found.status)}"
+    yield from _head("saveos_workers", "Workers that are alive.")
+    yield f"saveos_workers {len(found.workers)}"
+    yield from _head("saveos_queue_oldest_seconds", "How long the oldest queued job has waited.")
+    yield f"saveos_queue_oldest_seconds {found.queue.oldest_seconds}"
+    yield from _head("saveos_database_seconds", "What the database takes for nothing.")
+    yield f"saveos_database_seconds {found.database.milliseconds / 1000:.4f}"
+    yield from _head("saveos_disk_free_bytes", "Free bytes where the controller's home is.")
+    yield f"saveos_disk_free_bytes {found.disk.free}"
+    for each in found.certificates[:1]:
+        yield from _head("saveos_certificate_end_timestamp", "When the controller's certificate ends.")
+        yield f"saveos_certificate_end_timestamp {round(each.ends_at.timestamp())}"
 
 
 def _head(name: str, about: str) -> tuple[str, str]:

@@ -24,12 +24,13 @@ from saveos.alerts import rules
 from saveos.alerts.watch import Watch
 from saveos.archives.indexer import Indexer
 from saveos.core import security
+from saveos.core.clock import now
 from saveos.core.database import Database, write_lock
 from saveos.core.errors import Problem
 from saveos.core.feed import Feed
 from saveos.core.settings import Settings
 from saveos.enrolment import service as enrolment
-from saveos.jobs import dispatch, progress, queue, reports
+from saveos.jobs import dispatch, progress, queue, reports, workers
 from saveos.jobs.dispatch import Bell
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim, LeaseLost
@@ -70,6 +71,7 @@ class Worker:
         self.database = database
         self.bell = bell
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._started_at = now()
         self._stopping = threading.Event()
         self._runs: dict[uuid.UUID, Run] = {}
         self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
@@ -97,12 +99,16 @@ class Worker:
             run.stop()
         for run in list(self._runs.values()):
             run.thread.join()
+        self._leave()
         remove_root(self.settings.home)
 
     def _dispatch(self) -> None:
-        due = adopt_due = 0.0
+        due = adopt_due = beat_due = 0.0
         while not self._stopping.is_set():
             try:
+                if time.monotonic() >= beat_due:
+                    self._beat()
+                    beat_due = time.monotonic() + workers.EVERY
                 if time.monotonic() >= due:
                     self._keep_house()
                     due = time.monotonic() + HOUSEKEEPING
@@ -114,6 +120,23 @@ class Worker:
             except Exception:
                 log.exception("the dispatcher stumbled; it goes on")
             self.bell.wait(min(LOOK_UP, max(0.0, adopt_due - time.monotonic())))
+
+    def _beat(self) -> None:
+        """Say that this worker is alive, and when it last judged hosts."""
+        with self.database.session() as session:
+            write_lock(session)
+            told = {"slots": self.settings.max_jobs, "running": len(self._runs)}
+            workers.beat(
+                session, self.name, started_at=self._started_at, swept_at=self._watch.swept_at, **told
+            )
+
+    def _leave(self) -> None:
+        try:
+            with self.database.session() as session:
+                write_lock(session)
+                workers.leave(session, self.name)
+        except OperationalError as error:
+            log.warning("the database does not answer: %s", error.orig)
 
     def _look(self) -> None:
         """Start what may start, and pass on what people canceled."""

@@ -58,7 +58,7 @@ SERVICE = frozenset(_SERVICE.split())
 
 def checks(roots):
     """One check of everything below the directories; none where none is given."""
-    return [Check("compose and environment files", lambda: below(roots), 60)] if roots else []
+    return [Check("compose and environment files", lambda: below(roots), 120)] if roots else []
 
 
 def reader():

@@ -59,7 +59,7 @@ class Finding:
         self.kind, self.severity, self.title, self.fix = kind, severity, title, fix
         self.subject = plain(subject).replace("\n", "?")[:1000]
         self.evidence, self.mend = plain(evidence), mend
-        self.fixed = False
+        self.fixed, self.check = False, ""
 
     @property
     def identity(self):
@@ -105,6 +105,7 @@ class Check:
     def _run(self):
         try:
             for each in self.function():
+                each.check = self.name
                 self.found.append(each)
         except Exception as error:  # noqa: BLE001 - whatever a check meets becomes a finding
             self.found.append(

@@ -27,13 +27,13 @@ ZONES = "/usr/share/zoneinfo"
 def checks(options):
     """The checks of any host. options: names, certificates, zone, now (the controller's clock) and ca."""
     return [
-        Check("disks", disks, 20),
-        Check("clock", lambda: clock(options["now"], time.time()), 20),
-        Check("names", lambda: names(options["names"]), 25),
+        Check("disks", disks, 40),
+        Check("clock", lambda: clock(options["now"], time.time())),
+        Check("names", lambda: names(options["names"]), 60),
         Check("time zone", lambda: time_zone(options["zone"])),
-        Check("sshd", sshd),
-        Check("ssh certificates", ssh_certificates),
-        Check("tls certificates", lambda: tls_certificates(options["certificates"])),
+        Check("sshd", sshd, 60),
+        Check("ssh certificates", ssh_certificates, 60),
+        Check("tls certificates", lambda: tls_certificates(options["certificates"]), 60),
         Check("temporary directories", temporary),
     ]
 

@@ -48,9 +48,9 @@ def checks(server):
         return [Check("storage server", lambda: not_set_up(server))]
     return [
         Check("authorized keys", lambda: authorized(server)),
-        Check("storage", lambda: storage(server), 60),
-        Check("server programs", lambda: program(server), 45),
-        Check("quotas", lambda: quotas(server), 60),
+        Check("storage", lambda: storage(server), 120),
+        Check("server programs", lambda: program(server), 90),
+        Check("quotas", lambda: quotas(server), 120),
     ]
 
 
@@ -68,7 +68,7 @@ def not_set_up(server):
 
 def program(server):
     """The borg that serves repositories can be started."""
-    done = run([server.borg, "--version"], timeout=30)
+    done = run([server.borg, "--version"], timeout=60)
     if done.returncode not in (0, 124):
         yield Finding(
             "server-program-missing",

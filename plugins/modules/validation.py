@@ -179,7 +179,11 @@ def main():
     done = mend(found, options["fixes"], mender)
     if done and not module.check_mode:
         # only what is not found again is mended
-        left = {each.identity: each for each in run_checks(planned(options))}
+        again = {each.check for each in done}
+        left = {
+            each.identity: each
+            for each in run_checks([each for each in planned(options) if each.name in again])
+        }
         for each in done:
             each.fixed = each.identity not in left
         known = {each.identity for each in found}

@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 from saveos.alerts.service import open_alert
+from saveos.core.clock import now
 from saveos.hosts.models import Host
+from saveos.jobs import workers
 from sqlalchemy import select
 
 
@@ -96,8 +98,18 @@ def test_metrics(api):
 
 def test_system_health(api):
     body = api.get("/system/health").json()
-    assert (body["status"], body["queue"]["queued"]) == ("ok", 0)
+    assert body["queue"]["queued"] == 0
     assert body["disk"]["free"] > 0
+    assert body["database"]["milliseconds"] >= 0
+    assert (body["status"], [each["id"] for each in body["findings"]]) == ("critical", ["worker-none"])
+    assert "saveos_system_state 2" in api.get("/metrics").text
+    with api.database.session(writes=True) as session:
+        workers.beat(session, "w1", started_at=now(), slots=4, running=1, swept_at=now())
+    body = api.get("/system/health").json()
+    assert (body["status"], body["findings"]) == ("ok", [])
+    assert [(each["name"], each["running"]) for each in body["workers"]] == [("w1", 1)]
+    assert "saveos_system_state 0" in api.get("/metrics").text
+    assert api.get("/system/health", token="").status_code == 401
 
 
 def test_the_reference_lists_every_route(api, routes):

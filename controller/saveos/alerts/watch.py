@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -12,6 +13,7 @@ from saveos.alerts import delivery, service
 from saveos.alerts.certificates import judge_certificates
 from saveos.alerts.rules import FAMILIES, Family
 from saveos.core import tls
+from saveos.core.clock import now
 from saveos.core.database import Database, write_lock
 from saveos.core.settings import Settings
 
@@ -28,6 +30,7 @@ class Watch:
         self._settings = settings
         self._database = database
         self._families = families
+        self.swept_at: datetime | None = None  # when the last sweep ended, by the controller's clock
         self._stopping = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -49,6 +52,7 @@ class Watch:
             try:
                 while not self._stopping.is_set() and self._sweep():
                     pass
+                self.swept_at = now()
                 if time.monotonic() >= look_at:
                     self._look_after()
                     look_at = time.monotonic() + LOOK_AFTER

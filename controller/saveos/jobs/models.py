@@ -90,3 +90,16 @@ class Lease(Base):
     fence: Mapped[uuid.UUID] = mapped_column(default=new_id)  # UUIDv7: a later lease has a greater one
     worker: Mapped[str] = mapped_column(String(150))
     expires_at: Mapped[datetime]
+
+
+class WorkerSeen(Base):
+    """A worker that runs somewhere, as it says of itself every few seconds."""
+
+    __tablename__ = "workers"
+    name: Mapped[str] = mapped_column(String(150), primary_key=True)
+    version: Mapped[str] = mapped_column(String(40))
+    slots: Mapped[int]  # jobs that it runs at once
+    running: Mapped[int]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    swept_at: Mapped[datetime | None]  # when it last judged hosts for alerts
