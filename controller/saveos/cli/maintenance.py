@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saveos.cli import cleanup, dependencies, drift, guard, output, secrets, validation
+from saveos.cli import cleanup, dependencies, drift, guard, monitor, output, secrets, validation
 from saveos.cli import findings as found
 from saveos.cli.archives import (
     Conflict,
@@ -134,6 +134,9 @@ def check_health(hosts: Hosts = None, groups: Groups = None, everything: Everyth
         for item, finding in found:
             print(f"  {item['name']}: {output.clean(finding)}")
     raise typer.Exit(FAILED if job["state"] != "succeeded" else FINDINGS if found else 0)
+
+
+monitor.add_to(health, lambda: check_health(everything=True))
 
 
 def findings(item: dict[str, Any]) -> list[str]:
