@@ -5,6 +5,8 @@ BODIES = {
     ("PATCH", "/api/v1/groups/{group}"): {"hosts": []},
     ("PATCH", "/api/v1/policies/{policy}"): {"jitter_minutes": 1},
     ("POST", "/api/v1/policies/{policy}/rollback"): {"version": 1},
+    ("POST", "/api/v1/policies/{policy}/simulate"): {},
+    ("POST", "/api/v1/repositories/{repository_id}/approvals"): {"reason": "vanished", "digest": "ab"},
     ("PUT", "/api/v1/groups/{group}/policy"): {"policy": None},
     ("PATCH", "/api/v1/repositories/{repository_id}"): {"quota": "1G"},
     ("PATCH", "/api/v1/archives/{archive_id}"): {"note": "x"},
