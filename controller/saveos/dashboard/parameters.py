@@ -26,7 +26,7 @@ def fields(operation: Operation, typed: dict[str, list[str]] | None = None) -> l
             {
                 "name": name,
                 "label": _label(name),
-                "hint": gettext(str(one["description"])) if one.get("description") else "",
+                "hint": _hint(name, one),
                 "kind": kind,
                 "choices": [(value, _choice(value)) for value in choices],
                 "value": _shown(kind, typed.get(name, []) if typed is not None else one.get("default")),
@@ -89,6 +89,11 @@ def _kind(told: dict[str, Any]) -> tuple[str, list[str]]:
 def _label(name: str) -> str:
     known = words.parameters.get(name)
     return gettext(known) if known else name.replace("_", " ").capitalize()
+
+
+def _hint(name: str, told: dict[str, Any]) -> str:
+    known = words.hints.get(name)
+    return gettext(known) if known is not None else str(told.get("description") or "")
 
 
 def _choice(value: str) -> str:

@@ -1,6 +1,7 @@
 """Maintenance: a card per operation; a page of each with its form, findings, results and trend; one result."""
 
 import uuid
+from datetime import UTC, datetime, time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -10,6 +11,7 @@ from sqlalchemy import select
 from saveos.accounts.access import describe
 from saveos.core.clock import now
 from saveos.core.errors import Invalid, NotFound, Problem
+from saveos.core.i18n import day as short_day
 from saveos.core.i18n import gettext
 from saveos.core.pagination import split
 from saveos.dashboard import actions, forms, parameters, queries, words
@@ -243,7 +245,14 @@ def _trend(page: View, name: str) -> list[dict[str, Any]]:
             top -= height
             if height:
                 parts.append({"tone": tone, "y": round(top, 2), "height": round(height, 2)})
-        bars.append({"x": place * 10, "parts": parts, "day": day, "counts": counts})
+        bars.append(
+            {
+                "x": place * 10,
+                "parts": parts,
+                "name": short_day(datetime.combine(day, time(12), UTC)),
+                "counts": counts,
+            }
+        )
     return bars
 
 
