@@ -167,7 +167,7 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
         .where(Repository.tenant_id == server.tenant_id, Repository.server_id == server.id)
         .order_by(Repository.id)
     )
-    rows = session.execute(query).tuples().all()
+    rows = session.execute(query).all()
     ids = [repository.id for repository, _ in rows]
     plans = _plans(session, server.tenant_id, [host for _, host in rows])
     archives, alerts = _known(session, ids, at), _alerts(session, server.tenant_id)
@@ -224,7 +224,7 @@ def _plans(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host]) -> dic
     for start in range(0, len(applied), 500):
         query = select(PolicyVersion.id, PolicyVersion.document)
         query = query.where(PolicyVersion.id.in_(applied[start : start + 500]))
-        documents.update(session.execute(query).tuples().all())
+        documents.update(session.execute(query).all())
     found: dict[uuid.UUID, Plan] = {}
     for host in hosts:
         policy = (policies.get(host.policy_id) if host.policy_id else None) or default
@@ -255,7 +255,7 @@ def _alerts(session: Session, tenant_id: uuid.UUID) -> dict[uuid.UUID, set[str]]
         Alert.tenant_id == tenant_id, Alert.state != "resolved", Alert.rule.in_(HOLDING)
     )
     found: dict[uuid.UUID, set[str]] = {}
-    for host_id, rule in session.execute(query).tuples():
+    for host_id, rule in session.execute(query):
         if host_id is not None:
             found.setdefault(host_id, set()).add(rule)
     return found

@@ -98,7 +98,7 @@ def _keyless(
         Repository.initialised_at.is_not(None),
     )
     found: dict[uuid.UUID, list[str]] = {server.id: [] for server in servers}
-    for identity, server_id, host_id in session.execute(query).tuples():
+    for identity, server_id, host_id in session.execute(query):
         if server_id in found and host_id in host_ids and (not chosen or str(identity) in chosen):
             found[server_id].append(str(identity))
     return {server_id: {"maintenance_check": sorted(ids)} for server_id, ids in found.items()}
