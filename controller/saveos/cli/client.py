@@ -201,12 +201,20 @@ class Client:
 
     @contextmanager
     def content(self, path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """GET what comes in pieces: its file name and the pieces. Raises CommandError where it breaks off."""
+        """GET what comes in pieces: its file name and the pieces; asks again while the host is at another run.
+
+        Raises CommandError where it breaks off.
+        """
         import httpx
 
         try:
             timeout = httpx.Timeout(TIMEOUT, read=CONTENT_SILENCE)
-            with self._http.stream("GET", path, timeout=timeout) as response:
+            response = self._http.send(self._http.build_request("GET", path, timeout=timeout), stream=True)
+            while response.status_code == 503 and b":not-begun" in response.read():
+                response.close()
+                time.sleep(1)
+                response = self._http.send(self._http.build_request("GET", path, timeout=timeout), stream=True)
+            with contextlib.closing(response):
                 self._check(response)
                 disposition = response.headers.get("content-disposition", "")
                 yield disposition.partition('filename="')[2].rstrip('"'), response.iter_raw(1 << 20)

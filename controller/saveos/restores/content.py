@@ -158,4 +158,6 @@ def _note_reader(state: State, actor: Actor, restore_id: uuid.UUID) -> None:
 
 def not_begun() -> Unavailable:
     """Return why a person waits in vain."""
-    return Unavailable(f"the host has not begun to send: it may be at another run, so try again; {APART}")
+    return Unavailable(
+        f"the host has not begun to send: it may be at another run, so try again; {APART}", type_="not-begun"
+    )

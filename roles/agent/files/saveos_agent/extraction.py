@@ -12,7 +12,7 @@ import shutil
 import stat
 import threading
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 from saveos_agent.borg import (
     LISTING,
@@ -34,7 +34,7 @@ from saveos_agent.redaction import Redactor
 from saveos_agent.request import RestoreRequest, check_restore, outermost, staging_parent
 from saveos_agent.runs import CANCELED, Run, failure
 from saveos_agent.settings import Repository, Settings
-from saveos_agent.state import store
+from saveos_agent.state import HISTORY_KEEP, recent_records, store
 from saveos_agent.times import new_run_id
 from saveos_agent.transfer import Download
 
@@ -230,11 +230,13 @@ def extract(work: Restoring, partial: Path) -> dict[str, Any]:
 def check_space(
     settings: Settings, request: RestoreRequest, repository: Repository, archive: str, place: Path
 ) -> None:
-    """Refuse what does not fit. The whole archive's size is cheap to ask; only where that is too much, the
-    selection is listed. Raises AgentError."""
+    """Refuse what does not fit. The whole archive's size is known of its backup, or Borg adds it up; only where
+    that is too much, the selection is listed. Raises AgentError."""
     free = shutil.disk_usage(place).free
-    told = json.loads(borg_output(settings, repository, new_run_id(), "info", "--json", f"::{archive}"))
-    needed = int((told["archives"][0].get("stats") or {}).get("original_size") or 0)
+    needed = size_of_backup(settings, repository, archive)
+    if needed is None:
+        told = json.loads(borg_output(settings, repository, new_run_id(), "info", "--json", f"::{archive}"))
+        needed = int((told["archives"][0].get("stats") or {}).get("original_size") or 0)
     if needed > free and (request.paths or request.excludes):
         needed = sum(size for _, size, _, _ in archive_entries(settings, request, repository, archive))
     if needed > free:
@@ -243,6 +245,16 @@ def check_space(
             f"{needed} bytes are to be restored, and the file system of {place} has {free} free.",
             "Free space, name a destination on another file system, or choose less.",
         )
+
+
+def size_of_backup(settings: Settings, repository: Repository, archive: str) -> Optional[int]:
+    """Bytes of an archive as the record of its backup has them; None where that is no longer kept here."""
+    for record in recent_records(settings, HISTORY_KEEP):
+        for result in record.get("results") or ():
+            made = result.get("archive") or {}
+            if result.get("repository_id") == repository.id and made.get("name") == archive:
+                return int(made.get("original_size") or 0) or None
+    return None
 
 
 def archive_entries(
