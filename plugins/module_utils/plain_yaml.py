@@ -146,6 +146,8 @@ class _Reader:
     def scalar(self, text, number, indent):
         if text[0] in "&*!":
             raise Unsupported("anchors and tags")
+        if text[0] in "]},`@%":
+            raise YamlError(number, f"a value cannot begin with {text[0]}")
         if re.fullmatch(r"[|>][+-]?\d?[+-]?", text):
             kept = []
             while self.peek()[1] == -1:

@@ -49,6 +49,7 @@ class Agent:
                 each.setdefault("config", f"{etc}/borgmatic/{each['id']}.yaml")
         except (ValueError, KeyError, TypeError, OSError) as error:
             self.fault = f"{type(error).__name__}: {error}"
+            self.data, self.repositories = {}, []
         quotas = {str(each.get("id")): each.get("quota") for each in expected}
         for each in self.repositories:
             each["quota"] = quotas.get(each["id"]) or ""

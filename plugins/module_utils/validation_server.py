@@ -182,7 +182,7 @@ def difference(lines, wanted, path):
         if ",restrict " not in line:
             said.append("not restricted")
             grave = True
-        have, want = (re.findall(r"--storage-quota (\S+)", text) for text in (command, wanted))
+        have, want = (re.findall(r'--storage-quota ([^\s"]+)', text) for text in (command, wanted))
         if have != want:
             said.append(f"quota {' '.join(have) or 'none'}, declared {' '.join(want) or 'none'}")
         if line.split()[-3:-1] != wanted.split()[-3:-1]:
