@@ -501,6 +501,13 @@ def job_archives(session: Session, job: Job) -> dict[uuid.UUID, list[Archive]]:
     return found
 
 
+def latest_compare(session: Session, archive: Archive) -> Job | None:
+    """Return the latest comparison of an archive with its host among the last 300 of all, or None."""
+    query = select(Job).where(Job.tenant_id == archive.tenant_id, Job.operation == "compare")
+    found = session.scalars(query.order_by(Job.id.desc()).limit(300))
+    return next((job for job in found if job.parameters.get("archive") == archive.borg_id), None)
+
+
 def latest_browse(session: Session, archive: Archive, path: str) -> Job | None:
     """Return the latest browse job of a directory of an archive among the last 300 of all, or None."""
     query = (

@@ -39,6 +39,37 @@ class Cared(BaseModel):
     now: Named | None = None
 
 
+Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Counted(BaseModel):
+    """How many paths differ in a way, and their bytes."""
+
+    files: Size
+    bytes: Size
+
+
+class Differs(BaseModel):
+    """A path that differs from an archive: added, removed or modified; sizes in the archive and now."""
+
+    kind: Literal["added", "removed", "modified"]
+    path: Annotated[str, Field(max_length=9000)]
+    ref: Annotated[str, Field(max_length=9000, pattern=r"^[A-Za-z0-9_-]*$")]
+    size: Size | None
+    now: Size | None
+
+
+class Compared(BaseModel):
+    """What a host found when it compared an archive with its files; `more` paths differ that are not told."""
+
+    compared: Size
+    added: Counted
+    removed: Counted
+    modified: Counted
+    differences: Annotated[list[Differs], Field(max_length=2000)]
+    more: Size
+
+
 def needed_rights(operation: str, parameters: Mapping[str, Any]) -> Collection[str]:
     """Return the rights beside the operation's own that these parameters need."""
     if operation == "care":

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from saveos.accounts.access import describe
 from saveos.archives import service
 from saveos.archives.models import Archive
 from saveos.archives.schemas import ArchivePatch
-from saveos.core.errors import NotFound
+from saveos.core.errors import NotFound, Problem
 from saveos.core.i18n import gettext
 from saveos.core.pagination import split
 from saveos.dashboard import actions, forms, queries
@@ -22,6 +22,8 @@ from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.models import ACTIVE, Job
+from saveos.maintenance import care
+from saveos.maintenance.care import Compared
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
@@ -79,17 +81,25 @@ def _show(
     cursor: str,
     *,
     problems: dict[str, str] | None = None,
+    care_form: dict[str, str] | None = None,
+    care_error: str = "",
 ) -> Response:
     archive, host = _find(page, archive_id)
-    status, care = 422 if problems else 200, page.actor.may("archives:write")
+    status = 422 if problems or care_error else 200
+    can: dict[str, Any] = {
+        "can_care": page.actor.may("archives:write"),
+        "can_delete": page.actor.may(care.DELETE),
+    }
+    blank = dict.fromkeys(("action", "new_name", "destination", "database", "copy_name"), "")
+    can |= {"care_form": blank | (care_form or {}), "can_replace": page.actor.may(care.REPLACE)}
+    can |= {"care_error": care_error, "problems": problems or {}}
     around = service.list_around(page.session, archive)
     if archive.catalogue == "indexed":
         folder = files.folder(page, archive, ref, cursor)
         return page.render(
             "archives/detail.html",
             status,
-            can_care=care,
-            problems=problems or {},
+            **can,
             archive=archive,
             host=host,
             around=around,
@@ -103,8 +113,7 @@ def _show(
     return page.render(
         "archives/detail.html",
         status,
-        can_care=care,
-        problems=problems or {},
+        **can,
         archive=archive,
         host=host,
         around=around,
@@ -135,6 +144,98 @@ def care_for(
     service.change_archive(page.session, archive, patch)
     describe(page.session, f"archive {archive.name}")
     return redirect(f"/archives/{archive.id}")
+
+
+class CareForm(BaseModel):
+    """What is to be done to an archive; `typed` is its name, which a delete wants, unless `check` is set."""
+
+    action: Annotated[str, Field(max_length=20)]
+    new_name: Annotated[str, Field(max_length=400)] = ""
+    destination: Annotated[str, Field(max_length=4096)] = ""
+    typed: Annotated[str, Field(max_length=400)] = ""
+    check: bool = False
+    database: Annotated[str, Field(max_length=1000)] = ""
+    database_as: Annotated[str, Field(max_length=20)] = "copy"
+    copy_name: Annotated[str, Field(max_length=1000)] = ""
+
+    def shown(self) -> dict[str, str]:
+        """Return what was typed, for the form to show it again."""
+        names = ("action", "new_name", "destination", "database", "copy_name")
+        return {name: getattr(self, name).strip() for name in names}
+
+
+@router.post("/archives/{archive_id}/act")
+def act(page: Reader, archive_id: uuid.UUID, form: Annotated[CareForm, Form()]) -> Response:
+    """Start what is to be done to the archive on its host, and go to the job; a comparison to its page."""
+    archive, host = _find(page, archive_id)
+    wanted = form.shown()
+    own = {"archive": archive.borg_id, "repository_id": str(archive.repository_id)}
+    if form.action == "compare":
+        actions.start(page, "compare", [str(host.id)], parameters=own)
+        return redirect(f"/archives/{archive.id}/host")
+    error = ""
+    if form.action == "delete" and not form.check and form.typed.strip() != archive.name:
+        error = gettext("Type the archive's name: a delete cannot be taken back once the gate has opened.")
+    elif (
+        form.action == "database" and form.database_as == "replace" and form.typed.strip() != wanted["database"]
+    ):
+        error = gettext("Type the database's name to replace it.")
+    if not error:
+        operation = "database" if form.action == "database" else "care"
+        if operation == "database":
+            parameters = own | {"database": wanted["database"], "database_as": form.database_as}
+            parameters |= {"copy_name": wanted["copy_name"]}
+        else:
+            names = {name: wanted[name] for name in ("new_name", "destination")}
+            parameters = care.parameters(archive, form.action, **names)
+        try:
+            with page.session.begin_nested():
+                care.check(archive, form.action)
+                mode = "check" if form.check else "run"
+                job = actions.start(page, operation, [str(host.id)], parameters=parameters, mode=mode)
+        except Problem as problem:
+            if problem.status not in (409, 422):
+                raise
+            error = problem.detail
+    if error:
+        return _show(page, archive_id, "", "", "", care_form=wanted, care_error=error)
+    describe(page.session, f"archive {archive.name}", action=form.action, check=form.check, job=str(job.id))
+    return redirect(f"/jobs/{job.id}", actions.flash(job))
+
+
+@router.get("/archives/{archive_id}/host")
+def compare_with_host(
+    page: Reader, archive_id: uuid.UUID, start: Annotated[int, Query(ge=0, le=100_000)] = 0
+) -> Response:
+    """Show what the last comparison found on the archive's host."""
+    archive, host = _find(page, archive_id)
+    job = queries.latest_compare(page.session, archive)
+    told, error = _compared(page, job)
+    rows = told["differences"] if told else []
+    here = f"/archives/{archive.id}/host"
+    return page.render(
+        "files/host.html",
+        archive=archive,
+        host=host,
+        job=job,
+        waiting=job is not None and job.state in ACTIVE,
+        told=told,
+        error=error,
+        rows=rows[start : start + files.LIMIT],
+        first_page=here if start else "",
+        next_page=url(here, start=str(start + files.LIMIT)) if len(rows) > start + files.LIMIT else "",
+    )
+
+
+def _compared(page: View, job: Job | None) -> tuple[dict[str, Any] | None, str]:
+    """Return what a host found, or why it could not. It comes from a host: believe no shape."""
+    if job is None or job.state in ACTIVE:
+        return None, ""
+    row = next(iter(jobs.list_hosts(page.session, job, limit=1)), None)
+    try:
+        return Compared.model_validate(row.result.get("compare") if row else None).model_dump(), ""
+    except ValidationError:
+        return None, (row.error if row else "") or job.error or gettext("The host gave no comparison.")
 
 
 def _find(page: View, archive_id: uuid.UUID) -> tuple[Archive, Host]:
