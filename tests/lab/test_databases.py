@@ -106,3 +106,49 @@ def test_dumps_restore_every_row(fleet, rows):
     on(fleet.web, RESTORE, seconds=300)
     assert [int(line) for line in on(fleet.web, COUNT).split()] == rows
     assert on(fleet.web, f"journalctl --no-pager | grep -c {CANARY} || true").strip() == "0"
+
+
+COPIES = (
+    "runuser -u postgres -- psql -Atc 'SELECT count(*) FROM goods' shop_old; "
+    "mariadb -N -e 'SELECT count(*) FROM wiki_old.pages'; sqlite3 /srv/app/old.db 'SELECT count(*) FROM notes'"
+)
+SPOIL = (
+    "runuser -u postgres -- psql -qc 'DELETE FROM goods WHERE id > 5' shop && "
+    "mariadb -e 'DELETE FROM wiki.pages WHERE id > 6' && "
+    "sqlite3 /srv/app/notes.db 'DELETE FROM notes WHERE id > 7'"
+)
+OWNER = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'"
+
+
+def test_databases_come_back_as_copies_and_in_place_and_are_put_back(fleet, rows):
+    """The dump of PostgreSQL holds all databases, MariaDB's its own CREATE DATABASE: both stay apart."""
+    names = {"shop": "shop_old", "wiki": "wiki_old", "notes.db": "/srv/app/old.db"}
+    for name, copy in names.items():
+        fleet.controller.done("database", "web", database=name, copy_name=copy)
+    assert [int(line) for line in on(fleet.web, COPIES).split()] == rows
+    assert (
+        fleet.controller.ended(fleet.controller.ask("database", "web", database="shop", copy_name="shop_old"))[
+            "state"
+        ]
+        == "failed"
+    )
+    on(fleet.web, SPOIL)
+    safety = []
+    for name in names:
+        job = fleet.controller.done("database", "web", database=name, database_as="replace")
+        told = fleet.controller.items(f"/jobs/{job['id']}/hosts")[0]["result"]["database"]
+        assert (told["as"], told["rows"] > 400) == ("replace", True)
+        safety.append(told["safety"])
+    assert [int(line) for line in on(fleet.web, COUNT).split()] == rows
+    assert on(fleet.web, f'runuser -u postgres -- psql -Atc "{OWNER}"').strip() == "shopper"
+    assert on(fleet.web, f"stat -c %a {' '.join(safety)}").split() == ["600"] * 3
+    for path in safety:
+        on(fleet.web, f"saveos-agent database --undo {path}")
+    assert [int(line) for line in on(fleet.web, COUNT).split()] == [5, 6, 7]
+    assert on(fleet.web, "ls -d /var/tmp/saveos-drill-* 2>/dev/null || true").strip() == ""
+    leftover = "SELECT count(*) FROM pg_database WHERE datname LIKE '%saveos%' OR datname LIKE '%former%'"
+    assert on(fleet.web, f'runuser -u postgres -- psql -Atc "{leftover}"').strip() == "0"
+    on(
+        fleet.web,
+        "runuser -u postgres -- dropdb shop_old && mariadb -e 'DROP DATABASE wiki_old' && rm /srv/app/old.db",
+    )

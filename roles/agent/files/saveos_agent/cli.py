@@ -35,6 +35,7 @@ VERBS = {
     "care": Verb("protect, rename, delete or export an archive"),
     "mend": Verb("take a repository that was put back on its server"),
     "compare": Verb("say how the host differs from an archive"),
+    "database": Verb("bring a database back, as a copy or in place"),
     "check": Verb("check the repositories with this host's keys"),
     "rotate": Verb("give this host new secrets: passphrases, SSH key, token"),
     "measure": Verb("show how much a backup of some paths would hold"),

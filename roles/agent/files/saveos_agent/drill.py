@@ -379,6 +379,7 @@ class Drill:
             self._must_run([f"{folder}/createdb", *at, DRILL_USER], user)
             psql = [f"{folder}/psql", *at, "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"]
             self._load_postgresql(folder, at, psql, dump, user)
+            self._loaded(at, user)
             query = b"SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn;"
             names = (
                 self._must_run([*psql, "-d", DRILL_USER], user, query).decode("utf-8", "replace").split("\n")
@@ -446,8 +447,12 @@ class Drill:
             self._must_run([*ask, "-e", f"CREATE DATABASE {DRILL_USER}"], user)
             with dump.open("rb") as file:
                 self._must_run([*ask, DRILL_USER], user, file, broken=True)
+            self._loaded(ask[2:4], user)
             queries = self._must_run([*ask, "--raw"], user, TABLES_MYSQL)
             return [int(line) for line in self._must_run(ask, user, queries).split()]
+
+    def _loaded(self, at: list[str], user: str) -> None:
+        """For who wants more of a loaded dump than its counts; `at` leads to the scratch server."""
 
     def _server_home(self, owner: str) -> tuple[Path, str]:
         """A directory for a scratch server, and the user it runs as ("": ours)."""
