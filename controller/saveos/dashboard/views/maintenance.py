@@ -14,11 +14,13 @@ from saveos.core.errors import Invalid, NotFound, Problem
 from saveos.core.i18n import day as short_day
 from saveos.core.i18n import gettext
 from saveos.core.pagination import split
+from saveos.core.settings import get_settings
 from saveos.dashboard import actions, forms, parameters, queries, words
 from saveos.dashboard.rendering import View, environment, redirect, url, view
 from saveos.hosts import service as hosts
 from saveos.maintenance import findings, service
 from saveos.maintenance.operations import OPERATIONS, Operation
+from saveos.maintenance.system import SystemHealth, system_health
 from saveos.schedules.models import Schedule
 
 router = APIRouter(include_in_schema=False)
@@ -128,6 +130,7 @@ def show_operation(
     slug: str,
     *,
     severity: Literal["", "critical", "warning", "info"] = "",
+    kind: Typed = "",
     host: Typed = "",
     group: Typed = "",
     cursor: Cursor = "",
@@ -136,7 +139,7 @@ def show_operation(
     operation = _operation(slug)
     if operation.name == "backup":
         return _backups(page, host, cursor)
-    return _page(page, operation, {"severity": severity, "host": host.strip(), "group": group}, cursor)
+    return _page(page, operation, {"severity": severity, "kind": kind, "host": host.strip(), "group": group}, cursor)
 
 
 def _page(
@@ -161,6 +164,7 @@ def _page(
         title=gettext(words.operations.get(name, name)),
         text=gettext(words.maintenance[name]) if name in words.maintenance else operation.summary,
         own=_own_summary(name),
+        system=_system(page) if name == "health" else None,
         href=href,
         stand=findings.overview(page.session, page.tenant_id, name).get(name),
         totals=findings.totals(page.session, page.tenant_id, name, SUMS.get(name, ())) if name in SUMS else {},
@@ -190,6 +194,13 @@ def _inner(error: Problem) -> Problem:
     return Invalid(error.detail.removeprefix(f"{error.field}: "), field=field or None)
 
 
+def _system(page: View) -> SystemHealth | None:
+    """Return how the controller itself is, for who may know."""
+    if not page.actor.may("system:read"):
+        return None
+    return system_health(page.session, get_settings())
+
+
 def _own_summary(name: str) -> str:
     """Return the operation's own part of its page, where its owner made one."""
     template = f"maintenance/summary_{name}.html"
@@ -206,6 +217,7 @@ def _findings(page: View, name: str, filters: dict[str, str], cursor: str) -> li
         page.tenant_id,
         operation=name,
         severity=filters["severity"],
+        kind=filters["kind"],
         host_id=host,
         group=filters["group"],
         after=findings.decode_place(cursor or None),
@@ -323,5 +335,5 @@ def start(page: Writer, slug: str, typed: Annotated[dict[str, list[str]], Depend
                 parameters=parameters.values(operation, typed),
             )
     except Invalid as error:
-        return _page(page, operation, {"severity": "", "host": "", "group": ""}, typed=typed, error=error)
+        return _page(page, operation, dict.fromkeys(("severity", "kind", "host", "group"), ""), typed=typed, error=error)
     return redirect(href, actions.flash(job))
