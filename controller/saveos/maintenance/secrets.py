@@ -224,7 +224,7 @@ def controller_secrets(session: Session, settings: Settings, tenant_id: uuid.UUI
             fingerprint=_public_fingerprint(tenant.ssh_public_key),
             used_by="jobs, on every host that is reached by SSH",
             made_at=tenant.created_at,
-            rotate="saveos maintenance secrets rotate --kind controller-key --all, twice",
+            rotate="no command yet; hosts would have to let a new one in first",
         ),
     ]
     if key:
