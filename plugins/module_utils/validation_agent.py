@@ -15,10 +15,20 @@ import socket
 import ssl
 import urllib.parse
 
-from ansible_collections.saveos.fleet.plugins.module_utils.borg import Borg, BorgError, complaint
+from ansible_collections.saveos.fleet.plugins.module_utils.borg import (
+    CONNECT_SECONDS,
+    Borg,
+    BorgError,
+    complaint,
+)
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import init_system, read, run
 from ansible_collections.saveos.fleet.plugins.module_utils.escrow import known_escrow, material
-from ansible_collections.saveos.fleet.plugins.module_utils.validation_core import Check, Finding, attributes
+from ansible_collections.saveos.fleet.plugins.module_utils.validation_core import (
+    Check,
+    Finding,
+    attributes,
+    unfinished,
+)
 from ansible_collections.saveos.fleet.plugins.module_utils.validation_host import ending
 from ansible_collections.saveos.fleet.plugins.module_utils.validation_server import bytes_of
 
@@ -131,6 +141,8 @@ def borgmatic(agent, each):
         return
     program = agent.data.get("borgmatic") or "borgmatic"
     shown = run([program, "--config", file, "--no-color", "config", "show", "--json"], timeout=90)
+    if shown.returncode == 124:
+        yield unfinished(f"borgmatic {each['id']}", 90)
     if shown.returncode in (124, 126, 127):
         return  # the program itself is another check's matter
     try:
@@ -496,7 +508,9 @@ def repository(agent, each):
     try:
         told = json.loads(borg("info", "--json", borg.url))
     except BorgError as error:
-        if not error.code.startswith("Lock"):  # a backup goes on, so it opens
+        if "did not finish in" in error.sentence:
+            yield unfinished(f"repository {each['id']}", CONNECT_SECONDS)
+        elif not error.code.startswith("Lock"):  # a backup goes on, so it opens
             yield failure(each, error)
         return
     except ValueError:

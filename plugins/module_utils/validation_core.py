@@ -91,15 +91,7 @@ class Check:
         self._thread.join(max(0.0, self._began + self.seconds - time.monotonic()))
         found = list(self.found)
         if not self.over:
-            found.append(
-                Finding(
-                    "check-timed-out",
-                    "warning",
-                    f"The check `{self.name}` did not end in {self.seconds} s; what it found by then is told.",
-                    "See whether this host is overloaded or a file system hangs, and run the validation again.",
-                    self.name,
-                )
-            )
+            found.append(unfinished(self.name, self.seconds))
         return found
 
     def _run(self):
@@ -119,6 +111,17 @@ class Check:
                 )
             )
         self.over = True
+
+
+def unfinished(name, seconds):
+    """A check, or a part of it, for which there was not enough time."""
+    return Finding(
+        "check-timed-out",
+        "warning",
+        f"The check `{name}` did not end in {seconds} s; what it found by then is told.",
+        "See whether this host is overloaded or a file system hangs, and run the validation again.",
+        name,
+    )
 
 
 def run_checks(checks):
