@@ -125,6 +125,7 @@ class Storage:
             "FAKETIME": moment,
             "NO_FAKE_STAT": "1",
             "DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
     def settle_times(self) -> None:
