@@ -19,7 +19,7 @@ from saveos import app  # noqa: E402
 from saveos.core.settings import Settings  # noqa: E402
 
 from tests.dashboard.conftest import FLAGS, serve  # noqa: E402
-from tests.dashboard.seed import PASSWORD, Seeded, seed  # noqa: E402
+from tests.dashboard.seed import PASSWORD, Seeded, maintain, seed  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
 SIZE = {"width": 1280, "height": 800}
@@ -36,6 +36,9 @@ PAGES = {
     "jobs": "/jobs",
     "job": "/jobs/{failed_job}",
     "alerts": "/alerts",
+    "maintenance": "/maintenance",
+    "maintenance-cleanup": "/maintenance/cleanup",
+    "maintenance-validation": "/maintenance/validation",
     "policies": "/policies",
     "policy": "/policies/{policy_id}",
     "policy-form": "/policies/{policy_id}/edit",
@@ -82,6 +85,7 @@ def main() -> None:
         state = app.open_state(Settings(home=Path(folder) / "home"))
         with state.database.session() as session:
             made = seed(session, 60)
+            maintain(session, made.tenant_id)
         process, url = serve(Path(folder) / "home")
         try:
             with sync_playwright() as playwright:

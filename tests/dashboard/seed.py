@@ -862,6 +862,72 @@ def append_log(session: Session, job: Job, events: list[dict[str, Any]]) -> None
     job.events = events[-1]["n"]
 
 
+FOUND = {  # operation → [(share of hosts, finding)]
+    "cleanup": [
+        (0.7, ("apt-archives", "info", "", "Package files of apt: 412.8 MB can be removed.", True)),
+        (0.5, ("journal", "info", "", "Archived journal files: 1.1 GB can be removed.", True)),
+        (0.2, ("npm-cache", "info", "", "Caches of npm: 96.4 MB can be removed.", True)),
+        (
+            0.05,
+            ("rule-refused", "warning", "app-cache", "The cleanup rule app-cache is not carried out.", False),
+        ),
+    ],
+    "validation": [
+        (
+            0.05,
+            (
+                "passphrase-wrong",
+                "critical",
+                "",
+                "The passphrase on this host does not open its repository.",
+                False,
+            ),
+        ),
+        (0.1, ("secret-readable", "warning", "/etc/saveos/token", "A secret can be read by others.", True)),
+        (0.15, ("source-empty", "warning", "/srv/exports", "A source of the policy is empty.", False)),
+    ],
+    "dependencies": [
+        (
+            0.1,
+            ("security-update", "critical", "openssl", "openssl has a security update (CVE-2026-1234).", True),
+        ),
+        (0.4, ("update", "info", "nginx", "nginx has an update.", True)),
+        (0.15, ("restart-needed", "warning", "nginx.service", "nginx.service runs replaced code.", False)),
+    ],
+}
+
+
+def maintain(session: Session, tenant_id: uuid.UUID) -> None:
+    """Results and findings of maintenance over two weeks, on every agent."""
+    from saveos.maintenance import findings
+    from saveos.maintenance.models import MaintenanceResult
+
+    chance = random.Random(11)
+    query = select(Host).where(Host.tenant_id == tenant_id, Host.is_agent, Host.state == "enrolled")
+    hosts = list(session.scalars(query.order_by(Host.name)))
+    for operation, told in FOUND.items():
+        for days in (13, 12, 10, 7, 6, 4, 3, 1, 0):
+            job = Job(
+                tenant_id=tenant_id, operation=operation, mode="check", state="succeeded", trigger="schedule"
+            )
+            job.hosts_total = job.hosts_done = len(hosts)
+            job.created_at = now() - timedelta(days=days, minutes=40)
+            session.add(job)
+            session.flush()
+            for host in hosts:
+                found = [
+                    dict(zip(("id", "severity", "subject", "title", "fixable"), each, strict=True))
+                    for share, each in told
+                    if chance.random() < share * (1 + days / 20)
+                ]
+                summary = {"planned_bytes": chance.randrange(10**8, 2 * 10**9), "freed_bytes": 0}
+                result = {operation: {"findings": found, "summary": summary}}
+                row = JobHost(job_id=job.id, name=host.name, host_id=host.id, result=result, state="ok")
+                findings.record(session, job, row)
+            of_job = update(MaintenanceResult).where(MaintenanceResult.job_id == job.id)
+            session.execute(of_job.values(at=job.created_at))
+
+
 def main() -> None:
     """Make an installation in HOME with HOSTS hosts; log in as marie."""
     home, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 60
@@ -872,6 +938,7 @@ def main() -> None:
     state = app.open_state(Settings(home=home))
     with state.database.session() as session:
         made = seed(session, count)
+        maintain(session, made.tenant_id)
         session.query(User).filter(User.name == "admin").update({"must_change_password": True})
     state.database.close()
     print(made)

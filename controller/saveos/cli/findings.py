@@ -154,6 +154,7 @@ def show_result(result: Annotated[str, typer.Argument(help="The result's id.", m
 def list_findings(
     operation: Operation = "",
     severity: Annotated[str, typer.Option(help="critical, warning or info.")] = "",
+    kind: Annotated[str, typer.Option(help="Only of this kind, such as apt-archives.")] = "",
     host: OnHost = "",
     group: Annotated[str, typer.Option("--group", "-g", help="Only of a group's hosts.")] = "",
     resolved: Annotated[bool, typer.Option("--resolved", help="Those that are gone, too (90 days).")] = False,
@@ -161,7 +162,7 @@ def list_findings(
     everything: All = False,
 ) -> None:
     """List what is open on hosts, the worst first. Ends with 3 when a warning or worse is."""
-    filters = {"operation": operation, "severity": severity, "host": host, "group": group}
+    filters = {"operation": operation, "severity": severity, "kind": kind, "host": host, "group": group}
     filters |= {"open": "false"} if resolved else {}
     body = Client().page("/maintenance/findings", None if everything else limit, **filters)
     output.page(body, FINDING_COLUMNS, "Nothing is open.")

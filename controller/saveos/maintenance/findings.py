@@ -225,6 +225,7 @@ def list_findings(
     *,
     operation: str = "",
     severity: str = "",
+    kind: str = "",
     host_id: uuid.UUID | None = None,
     group: str = "",
     open_only: bool = True,
@@ -237,6 +238,7 @@ def list_findings(
     query = query.join(Host, Host.id == Finding.host_id).where(Finding.tenant_id == tenant_id)
     query = query.where(Finding.operation == operation) if operation else query
     query = query.where(Finding.rank == SEVERITIES.index(severity)) if severity else query
+    query = query.where(Finding.kind == kind) if kind else query
     query = query.where(Finding.host_id == host_id) if host_id else query
     if group:
         members = select(GroupMember.host_id).join(Group, Group.id == GroupMember.group_id)
