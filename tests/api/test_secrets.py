@@ -142,3 +142,17 @@ def test_the_operation_is_started_over_http(api, host):
     assert job.json()["parameters"]["rotate"] == "passphrase"
     bad = {"targets": {"hosts": ["web1"]}, "parameters": {"rotate": "everything"}}
     assert api.post("/maintenance/secrets", bad).status_code == 422
+
+
+def test_an_api_token_gets_a_successor_and_ends_after_the_overlap(api):
+    old = api.made("/tokens", {"name": "ci", "scopes": ["jobs:read", "tokens:own"], "expires_in_days": 30})
+    new = api.made(f"/tokens/{old['id']}/rotate", {"overlap_hours": 1})
+    assert (new["name"], new["scopes"]) == ("ci", ["jobs:read", "tokens:own"]) and new["token"] != old["token"]
+    assert [api.get("/jobs", token=each["token"]).status_code for each in (old, new)] == [200, 200]
+    at_once = api.made(f"/tokens/{new['id']}/rotate", {"overlap_hours": 0})
+    assert [api.get("/jobs", token=each["token"]).status_code for each in (new, at_once)] == [401, 200]
+    whole = api.made("/tokens", {"name": "all"})
+    narrow = api.post(f"/tokens/{whole['id']}/rotate", token=at_once["token"])
+    assert narrow.status_code == 403, "a narrow token must not turn into a wide one"
+    assert api.post(f"/tokens/{whole['id']}/rotate", token=api.other_tenant().token).status_code == 404
+    assert new["token"] not in api.get("/audit").text

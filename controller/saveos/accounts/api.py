@@ -1,6 +1,7 @@
 """Routes of log-in, users, tokens and the audit trail."""
 
 import uuid
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,6 +15,7 @@ from saveos.accounts.access import (
     describe,
     require,
 )
+from saveos.accounts.models import Token, User
 from saveos.accounts.schemas import (
     AuditOut,
     LoggedIn,
@@ -25,6 +27,7 @@ from saveos.accounts.schemas import (
     TokenCreated,
     TokenIn,
     TokenOut,
+    TokenRotateIn,
     UserCreated,
     UserIn,
     UserOut,
@@ -195,6 +198,29 @@ def create_token(
     )
     describe(session, f"token:{token.name}", scopes=token.scopes)
     return TokenCreated(**TokenOut.model_validate(token).model_dump(), token=secret)
+
+
+@router.post("/tokens/{token_id}/rotate", status_code=201)
+def rotate_token(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("tokens:own"))],
+    token_id: uuid.UUID,
+    body: TokenRotateIn | None = None,
+) -> TokenCreated:
+    """Make a successor of one's own token with the same rights; the old one ends after the overlap."""
+    if actor.user_id is None:
+        raise Forbidden("only a user can rotate a token")
+    user = service.get_user(session, actor.tenant_id, actor.user_id)
+    overlap = timedelta(hours=(body or TokenRotateIn()).overlap_hours)
+    token, secret = service.rotate_token(session, actor.tenant_id, user, token_id, overlap)
+    if not actor.rights >= service.RIGHTS[user.role] & _meant(token, user):
+        raise Forbidden("this token may not make one with more rights than it has: log in instead")
+    describe(session, f"token:{token.name}", rotated=str(token_id))
+    return TokenCreated(**TokenOut.model_validate(token).model_dump(), token=secret)
+
+
+def _meant(token: Token, user: User) -> frozenset[str]:
+    return service.RIGHTS[user.role] if "*" in token.scopes else frozenset(token.scopes)
 
 
 @router.delete("/tokens/{token_id}", status_code=204)

@@ -115,6 +115,12 @@ class TokenIn(RequestModel):
     expires_in_days: int | None = Field(default=None, ge=1, le=3650)
 
 
+class TokenRotateIn(RequestModel):
+    """How many hours the old token still counts beside its successor."""
+
+    overlap_hours: int = Field(default=24, ge=0, le=720)
+
+
 class TokenOut(BaseModel):
     """A token, without its secret."""
 

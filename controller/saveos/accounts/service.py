@@ -242,6 +242,24 @@ def create_token(
     return token, secret
 
 
+def rotate_token(
+    session: Session, tenant_id: uuid.UUID, user: User, token_id: uuid.UUID, overlap: timedelta
+) -> tuple[Token, str]:
+    """Make a successor of a user's own API token, with its name, rights and life; the old one ends after
+    `overlap`. Raises NotFound.
+    """
+    own = (Token.tenant_id == tenant_id, Token.user_id == user.id, Token.id == token_id)
+    old = session.scalar(select(Token).where(*own))
+    if old is None:
+        raise NotFound("there is no such token of yours")
+    made, secret = create_token(session, tenant_id, user, old.name, list(old.scopes))
+    if old.expires_at is not None:
+        made.expires_at = now() + (old.expires_at - old.created_at)
+    end = now() + overlap
+    old.expires_at = min(end, old.expires_at) if old.expires_at else end
+    return made, secret
+
+
 def set_agent_token(session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID, name: str, hashed: str) -> None:
     """Accept the token that a host made for itself, by its hash; any earlier one of that host ends.
 

@@ -53,6 +53,21 @@ def list_tokens(limit: Limit = 50, everything: All = False) -> None:
     output.page(Client().page("/tokens", None if everything else limit), columns, "No token.")
 
 
+@tokens.command("rotate", epilog=examples("saveos tokens rotate 0199a7c4-… --overlap 24"))
+def rotate_token(
+    token: Annotated[str, typer.Argument(help="The token's id.", metavar="ID")],
+    overlap: Annotated[
+        int, typer.Option("--overlap", min=0, max=720, help="Hours that the old one still counts.")
+    ] = 24,
+) -> None:
+    """Make a successor of a token of yours, with the same rights. It is shown once; the old one then ends."""
+    made = Client().post(f"/tokens/{segment(token)}/rotate", {"overlap_hours": overlap})
+    if output.is_json():
+        output.emit(made)
+    else:
+        print(made["token"])
+
+
 @tokens.command("revoke")
 def revoke_token(token: Annotated[str, typer.Argument(help="The token's id.", metavar="ID")]) -> None:
     """Make a token useless, now."""
