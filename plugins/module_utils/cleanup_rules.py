@@ -16,9 +16,9 @@ FLOOR_DAYS = 1  # of a rule of one's own
 ALLOWED = ("/tmp", "/var/tmp", "/var/cache", "/var/log", "/var/crash", "~/.cache")
 # Never touched, whatever a rule says, nor what lies below.
 PROTECTED = (
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys",
-    "/usr", "/var/lib/dpkg", "/var/lib/rpm", "/var/lib/apt", "/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog",
-    "/var/cache/debconf", "/var/cache/apt/archives/lock", "/var/cache/private",
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin",
+    "/sys", "/usr", "/var/lib/dpkg", "/var/lib/rpm", "/var/lib/apt", "/var/log/wtmp", "/var/log/btmp",
+    "/var/log/lastlog", "/var/cache/debconf", "/var/cache/apt/archives/lock", "/var/cache/private",
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _check_root(root, allowed, protected):
     if root in ("/", "~"):
         raise RuleError("its root is /, which would match everything: name the directory that you mean")
     for each in protected:
-        if below(root, each) or below(each, root):
+        if below(root, each) or (each in PROTECTED and below(each, root)):
             raise RuleError(
                 f"its root {root[:200]} is, lies in or holds {each}, which is protected: name another one"
             )

@@ -22,8 +22,8 @@ version_added: 0.2.0
 author: The SaveOS contributors (@saveos)
 description:
   - Removes what its rules name and nothing else. A rule has a root, patterns and a minimum age; it never leaves
-    its root, never follows a symbolic link, never crosses a mount, and leaves files with several names and files
-    that a process has open.
+    its root, never follows a symbolic link, never crosses a mount, and leaves files with several names
+    and files that a process has open.
   - In check mode it says what it would free, by rule, and changes nothing. A run frees what the check said.
 options:
   kinds:
@@ -38,7 +38,7 @@ options:
     elements: str
     default: []
   older_than_days:
-    description: Minimum age instead of the rules' own, as far as each lets it be lowered; -1 leaves them theirs.
+    description: Minimum age instead of the rules' own, as far as each lets it be lowered; -1 is theirs.
     type: float
     default: -1
   journal_bytes:
@@ -47,7 +47,7 @@ options:
     default: 536870912
   custom:
     description:
-      - Rules of one's own, with C(name), C(root), C(patterns), perhaps C(kind), C(min_age_days), C(directories).
+      - Rules of one's own, with C(name), C(root), C(patterns), and C(kind), C(min_age_days), C(directories).
       - One that lies outside what may be cleaned is told as a finding and does nothing.
     type: list
     elements: raw
@@ -205,7 +205,7 @@ class Cleanup:
                 self.findings.add(
                     "rule-refused", "warning", f"The cleanup rule {name} is not carried out: {error}.",
                     subject=name,
-                    fix="Mend the rule where it was given: parameter custom, or agent_cleanup_rules in the inventory.",
+                    fix="Mend it where it was given: parameter custom, or agent_cleanup_rules.",
                 )  # fmt: skip
                 continue
             names.append(rule.name)

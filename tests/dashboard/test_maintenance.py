@@ -204,8 +204,8 @@ def test_page_is_quick_with_ten_thousand_hosts(
             insert(MaintenanceLatest),
             [
                 {"id": new_id(), "tenant_id": tenant, "host_id": host, "operation": "validation",
-                 "result_id": result, "at": at, "mode": "run", "state": "warning", "critical": 0, "warning": 3, "info": 0, "worst": "x",
-                 "summary": {}}
+                 "result_id": result, "at": at, "mode": "run", "state": "warning", "critical": 0,
+                 "warning": 3, "info": 0, "worst": "x", "summary": {}}
                 for host in made
             ],
         )  # fmt: skip
@@ -213,8 +213,8 @@ def test_page_is_quick_with_ten_thousand_hosts(
             insert(Finding),
             [
                 {"id": new_id(), "tenant_id": tenant, "host_id": host, "operation": "validation",
-                 "key": str(n), "kind": f"kind-{n}", "subject": "", "rank": 1, "title": "x", "evidence": "", "fix": "",
-                 "fixable": True, "result_id": result, "first_seen": at, "last_seen": at}
+                 "key": str(n), "kind": f"kind-{n}", "subject": "", "rank": 1, "title": "x",
+                 "evidence": "", "fix": "", "fixable": True, "result_id": result, "first_seen": at, "last_seen": at}
                 for host in made
                 for n in range(3)
             ],

@@ -14,8 +14,8 @@ from typing import Any
 from lab import Host
 from support import on
 
-# What a running host changes by itself: its journal, its timers' stamps, logins, the agent's heartbeat and spool,
-# and Ansible's own temporary files.
+# What a running host changes by itself: journal, timers' stamps, logins, the agent's heartbeat and spool, and
+# Ansible's own temporary files.
 MOVING = (
     "/proc",
     "/sys",
@@ -40,7 +40,7 @@ def look(path):
         told += [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
         with open(path, "rb") as file:
             told.append(hashlib.blake2b(file.read(), digest_size=16).hexdigest())
-    elif path not in ("/", "/root", "/tmp", "/var/tmp", "/var/lib"):  # files come and go in these beside
+    elif path not in ("/", "/root", "/tmp", "/var/tmp", "/var/lib"):
         told.append(info.st_mtime_ns)
     return told
 for place, folders, files in os.walk("/"):

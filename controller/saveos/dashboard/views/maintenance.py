@@ -139,7 +139,8 @@ def show_operation(
     operation = _operation(slug)
     if operation.name == "backup":
         return _backups(page, host, cursor)
-    return _page(page, operation, {"severity": severity, "kind": kind, "host": host.strip(), "group": group}, cursor)
+    filters = {"severity": severity, "kind": kind, "host": host.strip(), "group": group}
+    return _page(page, operation, filters, cursor)
 
 
 def _page(
@@ -335,5 +336,6 @@ def start(page: Writer, slug: str, typed: Annotated[dict[str, list[str]], Depend
                 parameters=parameters.values(operation, typed),
             )
     except Invalid as error:
-        return _page(page, operation, dict.fromkeys(("severity", "kind", "host", "group"), ""), typed=typed, error=error)
+        none = dict.fromkeys(("severity", "kind", "host", "group"), "")
+        return _page(page, operation, none, typed=typed, error=error)
     return redirect(href, actions.flash(job))
