@@ -214,7 +214,8 @@ def test_page_is_quick_with_ten_thousand_hosts(
             [
                 {"id": new_id(), "tenant_id": tenant, "host_id": host, "operation": "validation",
                  "key": str(n), "kind": f"kind-{n}", "subject": "", "rank": 1, "title": "x",
-                 "evidence": "", "fix": "", "fixable": True, "result_id": result, "first_seen": at, "last_seen": at}
+                 "evidence": "", "fix": "", "fixable": True,
+                 "result_id": result, "first_seen": at, "last_seen": at}
                 for host in made
                 for n in range(3)
             ],

@@ -13,8 +13,8 @@ from saveos.cli.findings import run_operation
 cleanup = group(
     "Free space on hosts: caches, old logs, temporary files, untagged container images.\n\n"
     "Every rule has a root, patterns and a minimum age. It never leaves its root, never follows a symbolic "
-    "link, never crosses a mount, and leaves what is open or has several names. Look first with --check: the run "
-    "frees exactly what the check said."
+    "link, never crosses a mount, and leaves what is open or has several names. Look first with --check: the "
+    "run frees exactly what the check said."
 )
 OlderThan = Annotated[
     float,
