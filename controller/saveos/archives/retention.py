@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from sqlalchemy import or_, select
+from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from saveos.alerts.models import Alert
@@ -185,7 +185,7 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
     return json.dumps(word, separators=(",", ":"), ensure_ascii=True)
 
 
-def _told_of(archives: Sequence[Archive], plan: Plan, approved: Sequence[Approval]) -> dict[str, Any]:
+def _told_of(archives: Sequence[Row[Any]], plan: Plan, approved: Sequence[Approval]) -> dict[str, Any]:
     return {
         "archives": [
             {
@@ -240,12 +240,23 @@ def _plans(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host]) -> dic
 
 def _known(
     session: Session, repository_ids: Sequence[uuid.UUID], at: datetime
-) -> dict[uuid.UUID, list[Archive]]:
-    found: dict[uuid.UUID, list[Archive]] = {}
+) -> dict[uuid.UUID, list[Row[Any]]]:
+    """Return columns of archives, not objects: a server can have tens of thousands."""
+    found: dict[uuid.UUID, list[Row[Any]]] = {}
     lately = or_(Archive.gone_at.is_(None), Archive.gone_at > at - GONE_FOR)
+    columns: tuple[Any, ...] = (
+        Archive.repository_id,
+        Archive.borg_id,
+        Archive.name,
+        Archive.started_at,
+        Archive.files,
+        Archive.original_size,
+        Archive.removed_why,
+        Archive.protected,
+    )
     for start in range(0, len(repository_ids), 500):
-        query = select(Archive).where(Archive.repository_id.in_(repository_ids[start : start + 500]), lately)
-        for archive in session.scalars(query.order_by(Archive.started_at)):
+        query = select(*columns).where(Archive.repository_id.in_(repository_ids[start : start + 500]), lately)
+        for archive in session.execute(query.order_by(Archive.started_at)):
             found.setdefault(archive.repository_id, []).append(archive)
     return found
 
