@@ -227,6 +227,11 @@ def restore(settings: Settings, source: Path, private_key: str = "") -> Manifest
     if is_file != (manifest.database == "saveos.db"):
         kind = "SQLite" if manifest.database == "saveos.db" else "PostgreSQL"
         raise ExportError(f"the export is of {kind}: set SAVEOS_DATABASE_URL to such a database")
+    if not is_file:  # in one transaction, before anything is put in place
+        url = make_url(settings.sqlalchemy_url)
+        argv = ["pg_restore", "--no-owner", "--exit-on-error", "--single-transaction"]
+        _postgres([*argv, f"--dbname={url.database}", str(source / manifest.database)], url)
+        _void(settings.sqlalchemy_url, keys["kek"])
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (source / "catalogue").is_dir():
         shutil.copytree(source / "catalogue", home / "catalogue", dirs_exist_ok=True)
@@ -239,11 +244,6 @@ def restore(settings: Settings, source: Path, private_key: str = "") -> Manifest
         aside.chmod(0o600)
         _void(f"sqlite:///{aside}", keys["kek"])
         aside.rename(home / "saveos.db")
-    else:
-        url = make_url(settings.sqlalchemy_url)
-        argv = ["pg_restore", "--no-owner", "--exit-on-error", "--single-transaction"]
-        _postgres([*argv, f"--dbname={url.database}", str(source / manifest.database)], url)
-        _void(settings.sqlalchemy_url, keys["kek"])
     return manifest
 
 

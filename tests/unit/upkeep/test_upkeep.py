@@ -200,3 +200,26 @@ def test_a_new_installation_key_killed_at_each_step_opens(settings, point):
         tenant = session.scalars(select(Tenant)).one()
         assert seal_for(session, tenant.id, (PLACE[0], tenant.id, PLACE[1]), b"x")
     database.close()
+
+
+@pytest.mark.postgresql
+def test_postgresql_is_dumped_and_restored(tmp_path, cluster):
+    """By pg_dump and pg_restore; the password would go by the environment, here it is a socket."""
+    names = [f"upkeep{os.getpid()}a", f"upkeep{os.getpid()}b"]
+    urls = [cluster.create(name) for name in names]
+    (tmp_path / "home").mkdir(mode=0o700)
+    settings = Settings(home=tmp_path / "home", database_url=urls[0])
+    database = opened(settings)
+    migrations.upgrade(database)
+    with database.session() as session:
+        made = bootstrap(session)
+        create_token(session, made.tenant_id, session.get_one(User, made.user_id), "ci", ["*"])
+    database.close()
+    assert export.export(settings, tmp_path / "export").database == "saveos.pgdump"
+    with pytest.raises(export.ExportError, match="PostgreSQL: set SAVEOS_DATABASE_URL"):
+        export.restore(Settings(home=tmp_path / "wrong"), tmp_path / "export")
+    fresh = Settings(home=tmp_path / "new", database_url=urls[1])
+    export.restore(fresh, tmp_path / "export")
+    assert (counted(fresh, User), counted(fresh, Token), counted(settings, Token)) == (1, 0, 1)
+    for name in names:
+        cluster.drop(name)
