@@ -28,7 +28,7 @@ options:
     required: true
     choices:
       [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, check, care,
-       compare, database, mend]
+       compare, database, diff, mend]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -111,8 +111,8 @@ options:
     type: str
     default: ""
   options:
-    description: Options of V(care), V(compare), V(database) and V(mend), as the agent's command line calls them;
-      empty ones are left out.
+    description: Options of V(care), V(compare), V(database), V(diff) and V(mend), as the agent's own command
+      line has them; empty ones are left out.
     type: dict
     default: {}
   path:
@@ -179,7 +179,8 @@ saveos:
 
 PROGRAMS = ("/usr/local/bin/saveos-agent", "/opt/saveos/bin/saveos-agent")
 RUNS = ("backup", "restore")
-WITH_OPTIONS = ("care", "compare", "database", "mend")
+WITH_OPTIONS = ("care", "compare", "database", "diff", "mend")
+READING = ("compare", "diff")  # know no check
 LOG_CHARACTERS = 4000  # the whole log tail goes to the controller with the check-in, not through Ansible
 
 
@@ -238,7 +239,7 @@ def with_options(params, check_mode):
         return []
     argv = [params["action"]] if params["action"] else []
     argv += [f"--{name}={value}" for name, value in params["options"].items() if value not in ("", None)]
-    return argv + (["--check"] if check_mode and params["verb"] != "compare" else [])
+    return argv + (["--check"] if check_mode and params["verb"] not in READING else [])
 
 
 def run_agent(argv):
@@ -298,7 +299,8 @@ def answer(verb, data):
     if verb in RUNS:
         failed = data["state"] not in ("succeeded", "warning")
         return {"run": trimmed(data)}, not failed, sentence(data) if failed else None
-    return {"undo" if verb == "mend" else verb: data}, bool(data.get("changed")) and verb in WITH_OPTIONS, fault(verb, data)
+    changed = bool(data.get("changed")) and verb in WITH_OPTIONS
+    return {"undo" if verb == "mend" else verb: data}, changed, fault(verb, data)
 
 
 def fault(verb, data):

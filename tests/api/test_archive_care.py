@@ -175,3 +175,27 @@ def test_a_host_says_nothing_about_archives_of_others(api, sender):
         row = session.scalars(select(Archive).where(Archive.id == uuid.UUID(archive))).one()
         assert (row.removed_at, row.gone_at) == (None, None)
         assert row.reported_at > now() - timedelta(minutes=5)
+
+
+def test_a_text_difference_is_a_download_of_one_file(api, sender):
+    archive, other = sender.send(told(b"etc/note")), sender.send(told(b"etc/note", 2))
+    url = f"/archives/{archive}/diff"
+    for role, status in (("viewer", 403), ("operator", 403), ("admin", 202)):
+        assert api.post(url, {"path": "/etc/note"}, token=api.token_of(role)).status_code == status
+    ref = catalogue.to_ref(b"/etc/odd\xff")
+    answer = api.post(url, {"ref": ref, "other": other})
+    assert answer.status_code == 202, answer.text
+    made = answer.json()["restore"]
+    assert (made["kind"], made["refs"]) == ("download", [ref])
+    with sender.database.session() as session:
+        job = session.get_one(Job, uuid.UUID(made["job_id"]))
+        assert (job.operation, job.parameters["ref"], job.parameters["transfer"]) == ("diff", ref, made["id"])
+        assert job.parameters["other"] == sender.newest()
+    stranger = Sender(api, sender.database, sender.home, "web2").send(told(b"a"))
+    for body in ({"path": "/etc/note", "other": stranger}, {"path": "/"}, {}, {"path": "/a", "ref": ref}):
+        assert api.post(url, body).status_code == 422, body
+    generic = {"targets": {"hosts": ["web1"]}, "parameters": {}}
+    assert api.post("/maintenance/diff", generic).status_code == 422
+    assert api.patch("/settings", {"content_through_controller": False}).is_success
+    answer = api.post(url, {"path": "/etc/note"})
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (403, "content-off")

@@ -72,6 +72,12 @@ def test_a_protected_archive_survives_retention_and_the_rest_follows(cared):
     said = cared.controller.command("archives", "compare", third["id"], "host")
     assert "modified" in said
     assert "/srv/data/cared/new" in said
+    text = cared.controller.command("archives", "diff", third["id"], "host", NOTE)
+    assert {"-three", "+fourth"} <= set(text.splitlines())
+    told = cared.controller.items("/jobs?operation=diff")[0]
+    kept = cared.controller.http("GET", f"/jobs/{told['id']}/log?format=text").text
+    kept += str(cared.controller.items(f"/jobs/{told['id']}/hosts"))
+    assert "fourth" not in kept
     cared.controller.command("archives", "export", first["id"], "/root/cared.tar.gz", "--wait")
     out = on(cared.bare, "stat -c %a /root/cared.tar.gz; tar -xzOf /root/cared.tar.gz srv/data/cared/note")
     assert out.split() == ["600", "one"]

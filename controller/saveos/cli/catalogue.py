@@ -90,6 +90,27 @@ def compare_archives(
     output.page(rows, columns, "Nothing differs.")
 
 
+@archives.command(
+    "diff",
+    epilog=examples("saveos archives diff OLD NEW /etc/hosts", "saveos archives diff OLD host /etc/hosts"),
+)
+def diff_file(
+    archive: Archive,
+    other: Annotated[str, typer.Argument(help="The other archive's id, or host.", metavar="OTHER")],
+    path: Annotated[str, typer.Argument(help="The file.", metavar="PATH")],
+) -> None:
+    """Show how the text of one small file differs. It passes the controller's memory only; needs `download`."""
+    client = Client()
+    body = {"path": path} | ({} if other == "host" else {"other": other})
+    made = client.post(f"/archives/{segment(archive)}/diff", body, once=True)
+    with client.content(f"/restores/{segment(made['restore']['id'])}/content") as (_, pieces):
+        text = b"".join(pieces).decode(errors="replace")
+    if output.is_json():
+        output.emit({"difference": text})
+    else:
+        print("\n".join(output.clean(line) for line in text.splitlines()))
+
+
 def find(
     text: Annotated[str, typer.Argument(help="A part of a name, a path, or a glob such as '*.conf'.")],
     host: Host = "",

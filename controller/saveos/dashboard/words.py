@@ -162,6 +162,7 @@ operations = {
     "care": mark("Archive care"),
     "compare": mark("Comparison with the host"),
     "database": mark("Database restore"),
+    "diff": mark("Text difference"),
     "measure": mark("Measuring"),
     "drill": mark("Restore drill"),
     "health": mark("Health check"),

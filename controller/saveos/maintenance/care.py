@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from saveos.archives import catalogue, service
+from saveos.archives import catalogue, retention, service
 from saveos.archives.models import Archive
 from saveos.core.clock import now
 from saveos.core.errors import Conflict
@@ -57,6 +57,7 @@ class Differs(BaseModel):
     ref: Annotated[str, Field(max_length=9000, pattern=r"^[A-Za-z0-9_-]*$")]
     size: Size | None
     now: Size | None
+    what: Literal["", "content", "mode", "type"] = ""
 
 
 class Compared(BaseModel):
@@ -74,6 +75,8 @@ def needed_rights(operation: str, parameters: Mapping[str, Any]) -> Collection[s
     """Return the rights beside the operation's own that these parameters need."""
     if operation == "care":
         return [RIGHTS[action]] if (action := str(parameters.get("action"))) in RIGHTS else []
+    if operation == "diff":
+        return ["download"]
     replaces = operation == "database" and parameters.get("database_as") == "replace"
     return [REPLACE] if replaces else []
 
@@ -103,6 +106,8 @@ def recorded(session: Session, job: Job, row: JobHost) -> None:
     if archive is None:
         return
     if found.now is not None and found.action in ("protect", "unprotect", "rename"):
+        if found.now.id != archive.borg_id:
+            retention.note_former_id(session, archive)
         catalogue.rename(session, get_settings().home, archive, found.now.id, found.now.name)
     elif found.action == "delete":
         service.mark_removed(session, archive, "request", job.requested_by, at=row.finished_at or now())

@@ -26,6 +26,7 @@ from saveos.maintenance.parameters import (
     CompareParameters,
     DatabaseParameters,
     DependenciesParameters,
+    DiffParameters,
     DrillParameters,
     GuardParameters,
     MeasureParameters,
@@ -150,6 +151,15 @@ OPERATIONS = {
             CompareParameters,
             timeout=7_200,
             done_key="compare",
+        ),
+        Operation(
+            "diff",
+            "diff.yml",
+            "Send how the text of a file differs to who reads it",
+            DiffParameters,
+            right="restores:write",  # and download: see care.needed_rights
+            idempotent=False,  # its reader is gone by then
+            timeout=1_800,
         ),
         Operation(
             "database",

@@ -228,3 +228,13 @@ class DatabaseParameters(RequestModel):
         if self.copy_name and self.database_as == "replace":
             raise ValueError("copy_name is for a copy: leave it out to replace the database")
         return self
+
+
+class DiffParameters(RequestModel):
+    """The file whose text is compared, and the transfer whose reader gets the difference."""
+
+    archive: ArchiveReference
+    other: ArchiveReference = "host"
+    repository_id: uuid.UUID
+    ref: str = Field(max_length=8192)
+    transfer: uuid.UUID

@@ -26,7 +26,7 @@ from saveos.repositories.service import of_hosts
 from saveos.restores import service as restores
 from saveos.restores.schemas import Selection
 
-TRANSFER = "transfer"
+TRANSFER, DIFF = "transfer", "diff"
 
 
 def get_operation(name: str) -> Operation:
@@ -80,6 +80,8 @@ def start(
         return _restore(session, tenant_id, hosts, values, preview=mode == "check", **caller)
     if name == TRANSFER:
         raise Invalid("a transfer belongs to a restore: ask for that, with target_host or download")
+    if name == DIFF:
+        raise Invalid("a difference has a reader: ask for it with POST /api/v1/archives/{id}/diff")
     if name == "undo":
         guard.check_undo(session, hosts, values)
     asked = jobs.fingerprint(name, targets.model_dump(), mode, values)
@@ -117,7 +119,7 @@ def retry(
     Raises NotFound, Conflict, and Forbidden as the operation itself would.
     """
     before = jobs.get_job(session, actor.tenant_id, job_id)
-    if before.operation == TRANSFER:
+    if before.operation in (TRANSFER, DIFF):
         raise Conflict("a transfer is not repeated by itself: ask for the restore or download anew")
     if before.operation in OPERATIONS:  # else it was run by hand, and is refused below
         check_right(actor, OPERATIONS[before.operation], before.parameters)
@@ -148,7 +150,8 @@ def take_report(session: Session, tenant_id: uuid.UUID, report: ReportIn, who: s
     job = reports.record(session, tenant_id, report, who)
     operation = OPERATIONS.get(job.operation)
     if operation and operation.tells_findings:
-        found = replace(operation, on_result=findings.record)  # what a report says beside findings is no host's word
+        # What a report says beside findings is no host's word
+        found = replace(operation, on_result=findings.record)
         for row in jobs.list_hosts(session, job):
             take_over(session, found, job, row)
     return job

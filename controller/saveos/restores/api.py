@@ -8,14 +8,23 @@ from fastapi.responses import StreamingResponse
 
 from saveos.accounts.access import Actor, require
 from saveos.accounts.access import describe as note
+from saveos.archives.catalogue import from_ref, show, to_ref
 from saveos.core.errors import Forbidden
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
 from saveos.core.web import SessionDep, StateDep
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
-from saveos.restores import content, kit, service
-from saveos.restores.schemas import EscrowOut, EscrowStateOut, Form, RestoreCreated, RestoreIn, RestoreOut
+from saveos.restores import content, differences, kit, service
+from saveos.restores.schemas import (
+    DifferenceIn,
+    EscrowOut,
+    EscrowStateOut,
+    Form,
+    RestoreCreated,
+    RestoreIn,
+    RestoreOut,
+)
 from saveos.secrets.schemas import EscrowState
 
 router = APIRouter(tags=["restores"])
@@ -79,6 +88,29 @@ def get_restore(
 ) -> RestoreOut:
     """Show a restore, with what its host told."""
     return service.describe(session, [service.get_restore(session, actor.tenant_id, restore_id)])[0]
+
+
+@router.post("/archives/{archive_id}/diff", status_code=202)
+def create_difference(
+    request: Request,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("download"))],
+    archive_id: uuid.UUID,
+    body: DifferenceIn,
+) -> RestoreCreated:
+    """Compare the text of one small file; GET /restores/{id}/content of what comes back gives it."""
+    ref = body.ref or to_ref(body.path.encode())
+    restore, job = differences.request(
+        session,
+        actor.tenant_id,
+        archive_id,
+        body.other,
+        ref,
+        requested_by=actor.name,
+        trigger=door(request, actor),
+    )
+    note(session, f"restore:{restore.id}", job=str(job.id), path=show(from_ref(ref))[:500])
+    return RestoreCreated(restore=service.describe(session, [restore])[0], job=jobs.describe(job))
 
 
 @router.get("/restores/{restore_id}/content", response_class=StreamingResponse)

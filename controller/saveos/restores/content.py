@@ -30,6 +30,7 @@ PERSON_SECONDS = 120.0  # a person's request waits so long for the host to begin
 AGENT_SECONDS = 20.0  # an agent asks again
 LOOK_SECONDS = 2.0  # between looks at whether the job still goes on
 TYPES = {"tar": "application/x-tar", "tar.gz": "application/gzip", "tar.zst": "application/zstd"}
+TYPES["diff"] = "text/plain; charset=utf-8"
 
 
 def transfers(state: State) -> Transfers:
@@ -91,8 +92,10 @@ class Content(StreamingResponse):
 
     def __init__(self, meeting: Transfers, restore_id: uuid.UUID, transfer: Transfer, name: str) -> None:
         self.meeting, self.restore_id, self.transfer = meeting, restore_id, transfer
+        shown = "inline" if transfer.form == "diff" else "attachment"  # text, whatever a file holds
         headers = {
-            "Content-Disposition": f'attachment; filename="{name}.{transfer.form}"',
+            "Content-Disposition": f'{shown}; filename="{name}.{transfer.form}"',
+            "X-Content-Type-Options": "nosniff",
             "X-Accel-Buffering": "no",
             "X-SaveOS-Form": transfer.form,
         }

@@ -20,7 +20,7 @@ Ref = Annotated[str, Field(min_length=1, max_length=6000, pattern=r"^[A-Za-z0-9_
 Refs = Annotated[list[Ref], Field(max_length=10_000)]
 Conflict = Literal["refuse", "skip", "rename", "overwrite", "newer"]
 Kind = Literal["host", "other_host", "download"]  # to where: the archive's own host, another, a person
-Form = Literal["tar", "tar.gz", "tar.zst"]
+Form = Literal["tar", "tar.gz", "tar.zst", "diff"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
@@ -51,6 +51,20 @@ class Selection(RequestModel):
             raise ValueError("in place needs a rule: conflict skip, rename, overwrite or newer")
         if any(path.rstrip("/") + "/" == "/" for path in (*self.paths, *self.excludes)):
             raise ValueError("the path / cannot be chosen: leave paths out for the whole archive")
+        return self
+
+
+class DifferenceIn(RequestModel):
+    """A file whose text is compared with `other`, an archive of the same host; null is the host now."""
+
+    other: uuid.UUID | None = None
+    path: AbsolutePath | Literal[""] = ""
+    ref: Annotated[str, Field(max_length=8192)] = ""
+
+    @model_validator(mode="after")
+    def _one(self) -> "DifferenceIn":
+        if bool(self.path) == bool(self.ref):
+            raise ValueError("name the file by path or by ref")
         return self
 
 

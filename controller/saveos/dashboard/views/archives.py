@@ -221,6 +221,7 @@ def compare_with_host(
         waiting=job is not None and job.state in ACTIVE,
         told=told,
         error=error,
+        can_download=page.actor.may("download"),
         rows=rows[start : start + files.LIMIT],
         first_page=here if start else "",
         next_page=url(here, start=str(start + files.LIMIT)) if len(rows) > start + files.LIMIT else "",

@@ -3,18 +3,20 @@
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
 
+from saveos.accounts.access import describe
 from saveos.archives import catalogue, service
 from saveos.archives.models import Archive
 from saveos.archives.schemas import FileOut
 from saveos.core.errors import Problem
 from saveos.core.pagination import decode_cursor, split
 from saveos.core.settings import get_settings
-from saveos.dashboard.rendering import View, url, view
+from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.hosts.groups import get_group, group_hosts
 from saveos.hosts.service import get_host
+from saveos.restores import differences
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
@@ -92,9 +94,32 @@ def compare(
         path=catalogue.show(below),
         ref=ref,
         rows=rows,
+        can_download=page.actor.may("download"),
         first_page=url(here, ref=ref) if cursor else "",
         next_page=url(here, ref=ref, cursor=following) if following else "",
     )
+
+
+@router.post("/archives/{archive_id}/diff")
+def show_difference(
+    page: Annotated[View, Depends(view("download"))],
+    archive_id: uuid.UUID,
+    ref: Annotated[str, Form(max_length=8192)],
+    other: Annotated[uuid.UUID | None, Form()] = None,
+) -> Response:
+    """Ask the host how a file's text differs, and go to where it comes in; it is text, and nothing keeps it."""
+    restore, job = differences.request(
+        page.session,
+        page.tenant_id,
+        archive_id,
+        other,
+        ref,
+        requested_by=page.actor.name,
+        trigger="dashboard",
+    )
+    path = catalogue.show(catalogue.from_ref(ref))[:500]
+    describe(page.session, f"restore:{restore.id}", job=str(job.id), path=path)
+    return redirect(f"/restores/{restore.id}/content")
 
 
 def folder(page: View, archive: Archive, ref: str, cursor: str) -> dict[str, Any]:

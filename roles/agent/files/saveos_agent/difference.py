@@ -1,0 +1,136 @@
+# Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
+"""The text difference of one small file between two archives, or an archive and the host as it is.
+
+The text goes to whoever asked through the controller's memory, and never into a job's result or log.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import errno
+import os
+import stat
+from typing import Any, Optional
+
+from saveos_agent.borg import LOCK_WAIT, borg_argv, borg_error, inner_path, resolve_archive
+from saveos_agent.directories import open_directory, opened
+from saveos_agent.errors import AgentError, usage
+from saveos_agent.output import Output
+from saveos_agent.processes import run_child
+from saveos_agent.redaction import Redactor
+from saveos_agent.settings import Repository, Settings
+from saveos_agent.times import new_run_id
+from saveos_agent.transfer import Upload
+
+SMALL = 256 * 1024  # bytes of a file
+LINES = 8000  # of a file: difflib's time grows with their square
+HOST = "host"  # instead of a second archive: as the file is now
+
+
+def difference(settings: Settings, repository: Repository, archive: str, other: str, ref: str) -> str:
+    """The unified difference of a file; "" where there is none. Raises AgentError."""
+    path = inner_path(os.fsdecode(_bytes_of(ref)))
+    name, _ = resolve_archive(settings, repository, archive)
+    old = archived(settings, repository, name, path)
+    if other == HOST:
+        later, new = "now", live(path)
+    else:
+        later, _ = resolve_archive(settings, repository, other)
+        new = archived(settings, repository, later, path)
+    if old is None and new is None:
+        raise AgentError(
+            "source_missing", "Neither of them holds this file.", "Choose one that an archive holds."
+        )
+    before, after = _lines(old), _lines(new)
+    titles = (f"{name}: /{_shown(path)}", f"{later}: /{_shown(path)}")
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        for line in difflib.unified_diff(before, after, *titles)
+    )
+
+
+def send_difference(  # noqa: PLR0917
+    settings: Settings, repository: Repository, archive: str, other: str, ref: str, transfer: str
+) -> int:
+    """Send a difference to whoever reads the transfer; returns its bytes."""
+    text = difference(settings, repository, archive, other, ref) or "The file is the same in both.\n"
+    data = text.encode("utf-8", "replace")
+    upload = Upload(settings, transfer, "diff")
+    try:
+        upload.write(data)
+        upload.finish()
+    finally:
+        upload.close()
+    return len(data)
+
+
+def archived(settings: Settings, repository: Repository, archive: str, path: str) -> Optional[bytes]:
+    """A small file as an archive holds it; None where it holds none. Raises AgentError."""
+    output = Output(Redactor.for_host(settings))
+    held = bytearray()
+
+    def take(chunk: bytes) -> None:
+        held.extend(chunk)
+        if len(held) > SMALL:
+            raise _too_large()
+
+    arguments = ["extract", "--stdout", "--log-json", *LOCK_WAIT, f"::{archive}", f"pf:{path}"]
+    argv = borg_argv(settings, repository, "", *arguments)
+    status = run_child(argv, new_run_id(), output.line, on_bytes=take, seconds=600)
+    missing = any("never matched" in text for text in [*output.warnings, *output.log, *output.errors])
+    if status != 0 and not missing:
+        raise borg_error(settings, repository, output)
+    return None if missing else bytes(held)
+
+
+def live(path: str) -> Optional[bytes]:
+    """A small file as it is now; None where there is none. Raises AgentError."""
+    above, _, name = f"/{path}".rpartition("/")
+    try:
+        with opened(open_directory(above or "/")) as directory:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise usage("It is no regular file now.", "Compare files only.")
+                data = file.read(SMALL + 1)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        if error.errno == errno.ELOOP:
+            raise usage("It is a symbolic link now.", "Compare files only.") from None
+        raise
+    if len(data) > SMALL:
+        raise _too_large()
+    return data
+
+
+def _lines(data: Optional[bytes]) -> list[str]:
+    try:
+        text = (data or b"").decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise AgentError(
+            "no_text", "The file is no text, so there is no text difference.", "Restore it to look at it."
+        )
+    lines = text.splitlines(keepends=True)
+    if len(lines) > LINES:
+        raise _too_large()
+    return lines
+
+
+def _too_large() -> AgentError:
+    sentence = f"The file is larger than {SMALL // 1024} KiB or {LINES} lines."
+    return AgentError("too_large", sentence, "Restore both to a directory, and compare them there.")
+
+
+def _bytes_of(ref: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(ref + "=" * (-len(ref) % 4))
+    except ValueError:
+        raise usage("The reference to a path is none.") from None
+
+
+def _shown(path: str) -> Any:
+    return os.fsencode(path).decode("utf-8", "replace").replace("\n", "?")
