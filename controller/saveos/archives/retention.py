@@ -25,7 +25,7 @@ from saveos.hosts.service import find_hosts
 from saveos.policies.models import Policy, PolicyVersion
 from saveos.policies.retention import MOST_STEPS, Rules, expiries, kept_now, utc
 from saveos.repositories.guard import approvals
-from saveos.repositories.models import Approval, Repository
+from saveos.repositories.models import Approval, FormerId, Repository
 from saveos.repositories.service import of_hosts
 
 GONE_FOR = timedelta(days=60)  # so long an archive that is gone is told to guards
@@ -171,10 +171,13 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
     ids = [repository.id for repository, _ in rows]
     plans = _plans(session, server.tenant_id, [host for _, host in rows])
     archives, alerts = _known(session, ids, at), _alerts(session, server.tenant_id)
-    approved = approvals(session, ids, valid_at=at)
+    approved, former = approvals(session, ids, valid_at=at), _former(session, server.tenant_id, at)
     repositories = {
         str(repository.id): _told_of(
-            archives.get(repository.id, []), plans[host.id], approved.get(repository.id, [])
+            archives.get(repository.id, []),
+            former.get(repository.id, []),
+            plans[host.id],
+            approved.get(repository.id, []),
         )
         | {"open_alerts": sorted(alerts.get(host.id, set()))}
         for repository, host in rows
@@ -185,9 +188,22 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
     return json.dumps(word, separators=(",", ":"), ensure_ascii=True)
 
 
-def _told_of(archives: Sequence[Row[Any]], plan: Plan, approved: Sequence[Approval]) -> dict[str, Any]:
+def _told_of(
+    archives: Sequence[Row[Any]], former: Sequence[FormerId], plan: Plan, approved: Sequence[Approval]
+) -> dict[str, Any]:
+    ended = [
+        {
+            "id": each.borg_id,
+            "name": each.name,
+            "at": utc(each.started_at),
+            "requested": True,
+            "protected": False,
+        }
+        for each in former
+    ]
     return {
-        "archives": [
+        "archives": ended
+        + [
             {
                 "id": archive.borg_id,
                 "name": archive.name,
@@ -259,6 +275,22 @@ def _known(
         for archive in session.execute(query.order_by(Archive.started_at)):
             found.setdefault(archive.repository_id, []).append(archive)
     return found
+
+
+def _former(session: Session, tenant_id: uuid.UUID, at: datetime) -> dict[uuid.UUID, list[FormerId]]:
+    """Return ids that archives had until a person had them renamed, lately."""
+    query = select(FormerId).where(FormerId.tenant_id == tenant_id, FormerId.ended_at > at - GONE_FOR)
+    found: dict[uuid.UUID, list[FormerId]] = {}
+    for each in session.scalars(query):
+        found.setdefault(each.repository_id, []).append(each)
+    return found
+
+
+def note_former_id(session: Session, archive: Archive) -> None:
+    """Note that a person had an archive renamed, which ends its id; twice is once. Call before it changes."""
+    if session.get(FormerId, (archive.repository_id, archive.borg_id)) is None:
+        fields = {"name": archive.name, "started_at": archive.started_at, "tenant_id": archive.tenant_id}
+        session.add(FormerId(repository_id=archive.repository_id, borg_id=archive.borg_id, **fields))
 
 
 def _alerts(session: Session, tenant_id: uuid.UUID) -> dict[uuid.UUID, set[str]]:

@@ -133,6 +133,20 @@ class Check(HasId, Base):
     archives: Mapped[list[Any]] = mapped_column(default=list)
 
 
+class FormerId(Base):
+    """An id that an archive had until a person had it renamed or protected: its guard sees that id end."""
+
+    __tablename__ = "former_archive_ids"
+    repository_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True
+    )
+    borg_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str] = mapped_column(String(400))
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Sample(Base):
     """How large a repository was on a day, or how full a storage server; sizes in bytes."""
 

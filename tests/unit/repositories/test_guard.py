@@ -246,8 +246,15 @@ def test_the_guard_is_told_archives_rules_alerts_and_the_hold(guarded: Guarded) 
         session.get_one(Host, guarded.host.id).variables = {"agent_retention": {"keep_daily": 3}}
         for rule in ("failed", "guard_held", "silent"):
             alerts.open_alert(session, guarded.tenant_id, rule, f"host:{rule}", "x", host_id=guarded.host.id)
+        renamed = session.scalars(select(Archive).where(Archive.borg_id == living)).one()
+        for _ in range(2):
+            retention.note_former_id(session, renamed)
+            session.flush()
+        renamed.borg_id = "cc" * 32
     word = guarded.word()
-    assert {each["id"] for each in word["archives"]} == {living, gone, removed}
+    assert {each["id"] for each in word["archives"]} == {living, gone, removed, "cc" * 32}
+    ended = next(each for each in word["archives"] if each["id"] == living)
+    assert ended["requested"] is True  # its new name has another id
     marked = next(each for each in word["archives"] if each["id"] == removed)
     assert (marked["requested"], marked["protected"]) == (True, True)
     assert word["retention"] == {"keep_daily": 3}

@@ -134,9 +134,35 @@ def upgrade() -> None:
     op.create_index(
         "ix_repository_checks_repository_id_id", "repository_checks", ["repository_id", "id"], unique=False
     )
+    op.create_table(
+        "former_archive_ids",
+        sa.Column("repository_id", sa.Uuid(), nullable=False),
+        sa.Column("borg_id", sa.String(length=64), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(length=400), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_former_archive_ids_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_former_archive_ids_tenant_id_tenants")
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "borg_id", name=op.f("pk_former_archive_ids")),
+    )
 
 
 def downgrade() -> None:
     """Take it back."""
-    for name in ("repository_checks", "guard_states", "guard_approvals", "guards", "storage_samples"):
+    for name in (
+        "former_archive_ids",
+        "repository_checks",
+        "guard_states",
+        "guard_approvals",
+        "guards",
+        "storage_samples",
+    ):
         op.drop_table(name)
