@@ -164,8 +164,9 @@ def _system_lines(found: dict[str, Any], *, plain: bool) -> Iterator[str]:
     oldest = f", the oldest for {output.duration(queue['oldest_seconds'])}" if queue["queued"] else ""
     yield f"  queue       {queue['running']} running, {queue['queued']} waiting{oldest}"
     for each in found["workers"]:
-        swept = output.duration(each["swept_seconds"]) if each["swept_seconds"] is not None else "never"
-        jobs = f"{each['running']} of {each['slots']} slots, swept {swept} ago"
+        seconds = each["swept_seconds"]
+        swept = "not swept yet" if seconds is None else f"swept {output.duration(seconds)} ago"
+        jobs = f"{each['running']} of {each['slots']} slots, {swept}"
         yield f"  worker      {output.clean(each['name'])}: {jobs}"
     for each in found["certificates"]:
         yield f"  {'certificate' if each['name'] == 'server' else 'own CA':<12}ends {each['ends_at'][:10]}"
