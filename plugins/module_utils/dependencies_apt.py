@@ -271,7 +271,7 @@ class Apt:
 
     def held(self):
         """Names of packages that are on hold."""
-        return set(run(["apt-mark", "showhold"], env=QUIET, timeout=30).stdout.split())
+        return set(self._apt("apt-mark", "showhold", timeout=30).stdout.split())
 
     def pending(self):
         """What could be updated, by name; see `judge`."""
