@@ -164,6 +164,7 @@ operations = {
     "database": mark("Database restore"),
     "diff": mark("Text difference"),
     "measure": mark("Measuring"),
+    "transfer": mark("Transfer"),
     "drill": mark("Restore drill"),
     "health": mark("Health check"),
     "guard": mark("Guard"),

@@ -220,7 +220,7 @@ def start(
     mode: Annotated[str, Form(pattern="^(run|check)$")] = "run",
 ) -> Response:
     """Start an operation on hosts; the toast then leads to its job."""
-    if operation not in words.operations or operation in ("browse", "restore"):
+    if operation not in words.operations or operation in ("browse", "restore", "transfer"):
         operation = ""  # these have forms of their own; get_operation then says what there is
     job = actions.start(page, operation, host or [], everything=all, mode=mode)
     return page.back("/jobs", actions.flash(job))
