@@ -4,8 +4,10 @@ import uuid
 from typing import Any
 
 import pytest
+from saveos.accounts.service import set_agent_token
 from saveos.archives.models import Archive
 from saveos.core.clock import now
+from saveos.core.security import token_hash
 from saveos.hosts.models import Host
 from saveos.jobs import queue
 from saveos.jobs.models import Job, JobHost
@@ -149,6 +151,20 @@ def test_a_download_is_a_right_of_its_own_and_goes_nowhere_else(api: Any, archiv
         )
     over = api.get(path)
     assert (over.status_code, "web1 is not reachable" in over.text) == (409, True)
+
+
+def test_a_host_does_not_wait_for_one_that_failed(api: Any, archive: Any) -> None:
+    """Its own part keeps the job going: without a look at the other's it would wait for ever."""
+    web2 = uuid.UUID(enrolled(api, "web2"))
+    made = api.made("/restores", {"archive": archive["id"], "target_host": "web2"})
+    with api.database.session() as session:
+        set_agent_token(session, api.tenant_id, web2, "web2", token_hash("agent-of-web2"))
+        job = session.get_one(Job, uuid.UUID(made["job"]["id"]))
+        job.state = "running"
+        row = session.get_one(JobHost, (job.id, "web1"))
+        row.state, row.error = "failed", "the repository is gone"
+    over = api.get(f"/agents/transfers/{made['restore']['id']}", token="agent-of-web2")
+    assert (over.status_code, "web1: the repository is gone" in over.text) == (409, True)
 
 
 def test_nobody_starts_a_transfer_by_itself(api: Any, archive: Any) -> None:

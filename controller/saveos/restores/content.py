@@ -29,6 +29,7 @@ from saveos.restores.transfers import APART, Broken, Transfer, Transfers
 PERSON_SECONDS = 120.0  # a person's request waits so long for the host to begin
 AGENT_SECONDS = 20.0  # an agent asks again
 LOOK_SECONDS = 2.0  # between looks at whether the job still goes on
+UNDER_WAY = ("queued", "running")
 TYPES = {"tar": "application/x-tar", "tar.gz": "application/gzip", "tar.zst": "application/zstd"}
 TYPES["diff"] = "text/plain; charset=utf-8"
 
@@ -66,18 +67,20 @@ def _check_sender(state: State, actor: Actor, restore_id: uuid.UUID) -> None:
         if actor.host_id is None or restore.host_id != actor.host_id or restore.kind == "host":
             raise NotFound("this host has nothing to send for that transfer")
         check_content(session, actor.tenant_id)
-        _check_active(session, restore)
+        _check_active(session, restore, restore.target_host_id)
 
 
-def _check_active(session: Session, restore: Restore) -> None:
-    """Raise Conflict when the job that sends is over; its sentence says why."""
+def _check_active(session: Session, restore: Restore, other: uuid.UUID | None) -> None:
+    """Raise Conflict when the job is over, or the other end's host is done with it; its sentence says why."""
     job = session.get_one(Job, restore.job_id)
-    if job.state in ACTIVE:
+    rows = list(session.scalars(select(JobHost).where(JobHost.job_id == job.id).order_by(JobHost.name)))
+    over = [row for row in rows if row.host_id == other and row.state not in UNDER_WAY]
+    if job.state in ACTIVE and not over:
         return
-    rows = session.scalars(select(JobHost.error).where(JobHost.job_id == job.id, JobHost.error != ""))
-    told = "; ".join(sorted(set(rows))) or job.error
+    told = "; ".join(f"{row.name}: {row.error}" for row in rows if row.error) or job.error
     reason = f" ({told})" if told else ""
-    raise Conflict(f"the host's end is over: its job {job.id} is {job.state}{reason}; ask for a new one")
+    state = over[0].state if over else job.state
+    raise Conflict(f"the other end is over: in its job {job.id} it is {state}{reason}; ask for a new one")
 
 
 def _note_sent(state: State, restore_id: uuid.UUID, transfer: Transfer) -> None:
@@ -126,6 +129,8 @@ async def give(state: State, actor: Actor, restore_id: uuid.UUID, *, seconds: fl
         if await transfer.begun(max(0.0, min(LOOK_SECONDS, left))):
             break
         if left <= 0:
+            if not transfer.sending.is_set():
+                meeting.forget(restore_id)
             return None
         try:
             await run_in_threadpool(_check_reader, state, actor, restore_id)
@@ -144,7 +149,7 @@ def _check_reader(state: State, actor: Actor, restore_id: uuid.UUID) -> str:
         if not own:
             raise NotFound("there is no content to read: ask for a download (saveos restores download)")
         check_content(session, actor.tenant_id)
-        _check_active(session, restore)
+        _check_active(session, restore, restore.host_id)
         host, archive = session.get_one(Host, restore.host_id), session.get_one(Archive, restore.archive_id)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{host.name}-{archive.name}")[:150]
 
