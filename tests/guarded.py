@@ -1,7 +1,7 @@
-"""A storage server in a directory: real Borg clients through `borg serve --append-only`, and the guard as a module.
+"""A storage server in a directory: real Borg clients of `borg serve --append-only`, and the guard as a module.
 
-Time is what the test says: clients and compaction run under libfaketime where a moment is given, the guard is told the
-moment, and files get the times they would have.
+Time is what the test says: where a moment is given, clients and compaction run under libfaketime, the guard is told
+it, and files get the times they would have.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Storage:
         return datetime.now(UTC).timestamp() if self.now is None else self.now
 
     def client(self, *words: str, code: int | None = 0, base: str = "client", **more: str) -> str:
-        """Run borg on the host, through the forced command; returns its standard output, or all for another code."""
+        """Run borg on the host, through the forced command; its standard output, or all for another code."""
         environment = {
             **os.environ,
             "BORG_PASSPHRASE": PASSPHRASE,

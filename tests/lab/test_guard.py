@@ -1,7 +1,7 @@
 """Ransomware drill: an intruder with root on a host, and all its credentials, cannot destroy its backups.
 
-By hand, without a controller: what a controller would tell the guard is written here. The rounds are seeded; a failure
-prints the seed. The tests are one story and run in order.
+By hand, without a controller: what a controller would tell the guard is written here. The rounds are seeded; a
+failure prints the seed. The tests are one story and run in order.
 """
 
 import json
@@ -31,8 +31,8 @@ export R=$(python3 -c 'import json; print(json.load(open("/etc/saveos/agent.json
 ALL = 'for name in $(borg list --short "$R"); do borg delete "$R::$name"; done'
 ATTACKS = {
     "delete": ALL,
-    "future": """for day in 1 2 3 4 5 6 7; do borg create --timestamp 2035-01-0${day}T00:00:00 "$R::f$day-$(date +%N)" /etc/hosts
-        done; borg prune --keep-daily 7 "$R" """,
+    "future": """for day in 1 2 3 4 5 6 7; do
+        borg create --timestamp 2035-01-0${day}T00:00:00 "$R::f$day-$(date +%N)" /etc/hosts; done; borg prune --keep-daily 7 "$R" """,
     "key": 'borg key change-passphrase "$R"',
     "quota": f'head -c 30000000 /dev/urandom > /root/rubbish; borg create "$R::rubbish" /root/rubbish || true; {ALL}',
     "agent": f"""printf '#!/bin/sh\\nexit 0\\n' > /opt/saveos/bin/evil; chmod 755 /opt/saveos/bin/evil
@@ -73,14 +73,26 @@ class Story:
         record = agent(self.web, "backup", "--wait")
         archive = record["results"][0]["archive"]
         at, size = archive["started_at"], archive["original_size"]
-        told = {"id": archive["id"], "name": archive["name"], "at": at, "files": archive["nfiles"], "size": size}
+        told = {
+            "id": archive["id"],
+            "name": archive["name"],
+            "at": at,
+            "files": archive["nfiles"],
+            "size": size,
+        }
         self.told[archive["name"]] = told
         self.trees[archive["name"]] = tree(self.web, "/srv/data")
 
     def guard(self, *words, code=0, **more):
         """Hand in the word and have the guard run; its report of the repository."""
         time.sleep(1.1)  # what is told is newer than the last commit
-        about = {"archives": list(self.told.values()), "retention": RULES, "zone": "UTC", "approvals": [], "open_alerts": []}
+        about = {
+            "archives": list(self.told.values()),
+            "retention": RULES,
+            "zone": "UTC",
+            "approvals": [],
+            "open_alerts": [],
+        }
         repositories = {self.repository: {**about, **more}}
         word = {"schema": 1, "at": datetime.now(UTC).isoformat(), "repositories": repositories}
         on(self.vault, "saveos-guard tell", stdin=json.dumps(word))
@@ -89,7 +101,7 @@ class Story:
 
     def evil(self, script):
         """Do something on the host with all that is on it."""
-        program = "borg() { /opt/saveos/bin/borg --lock-wait 30 \"$@\"; }\n"
+        program = 'borg() { /opt/saveos/bin/borg --lock-wait 30 "$@"; }\n'
         return on(self.web, EVIL + program + script, code=0)
 
     def restored(self, name):
@@ -133,7 +145,9 @@ def test_ransomware_round(story, number):
         on(story.web, 'cp -a /root/agent.kept "$(readlink -f /opt/saveos/bin/saveos-agent)"')
     on(story.web, "rm -rf /root/evil")
     mended = agent(story.web, "mend", "--repository", story.repository)
-    assert mended["state"] == "mended" and set(mended["archives"]) == {each["id"] for each in story.told.values()}
+    assert mended["state"] == "mended" and set(mended["archives"]) == {
+        each["id"] for each in story.told.values()
+    }
     assert {each["name"] for each in archives(story.web)} == names, (SEED, kind)
     for name in sorted(names):
         assert story.restored(name) == story.trees[name], (SEED, kind, name)
@@ -154,8 +168,14 @@ def test_life_goes_on(story):
 def test_a_really_full_disk_harms_nothing(story):
     """Copies need a little space; without any the guard says so, drops nothing, and works again afterwards."""
     good = story.guard()["good_copy"]
-    on(story.vault, "mkdir -p /mnt/small && mount -t tmpfs -o size=64k tmpfs /mnt/small && cp -a /var/lib/saveos-guard/. /mnt/small/ || true")
-    on(story.vault, "mount --bind /mnt/small /var/lib/saveos-guard; cat /dev/zero > /mnt/small/fill 2>/dev/null || true")
+    on(
+        story.vault,
+        "mkdir -p /mnt/small && mount -t tmpfs -o size=64k tmpfs /mnt/small && cp -a /var/lib/saveos-guard/. /mnt/small/ || true",
+    )
+    on(
+        story.vault,
+        "mount --bind /mnt/small /var/lib/saveos-guard; cat /dev/zero > /mnt/small/fill 2>/dev/null || true",
+    )
     try:
         said = on(story.vault, "saveos-guard run", code=None)
         assert "No space left" in said or "space" in said, said
@@ -176,4 +196,9 @@ def test_undo_by_its_playbook(story):
     assert story.guard(code=3)["state"] == "held", "a dry run changed something"
     assert play(story.lab, "undo", *words).total("failed") == 0
     assert {each["name"] for each in archives(story.web)} == set(story.told)
-    assert play(story.lab, "check", "-e", f'{{"maintenance_check": ["{story.repository}"]}}').recap["vault"]["failed"] == 0
+    assert (
+        play(story.lab, "check", "-e", f'{{"maintenance_check": ["{story.repository}"]}}').recap["vault"][
+            "failed"
+        ]
+        == 0
+    )

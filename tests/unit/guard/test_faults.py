@@ -1,4 +1,4 @@
-"""The guard and the undo are killed, or find the disk full, at each step: no repository is harmed, and they go on."""
+"""Guard and undo are killed, or find the disk full, at each step: no repository is harmed, and they go on."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +21,14 @@ sys.path.insert(0, sys.argv[1])
 sys.dont_write_bytecode = True
 from tests.guarded import load
 guard = load()
-settings, verb, fault, count, now = json.loads(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5]), float(sys.argv[6])
+settings, (verb, fault) = json.loads(sys.argv[2]), sys.argv[3:5]
+count, now = int(sys.argv[5]), float(sys.argv[6])
 calls = 0
 def step(name, real):
     def stepped(*arguments, **options):
         global calls
-        if name == "open" and not (arguments[1:] and isinstance(arguments[1], int) and arguments[1] & (os.O_WRONLY | os.O_RDWR)):
+        flags = arguments[1] if arguments[1:] and isinstance(arguments[1], int) else 0
+        if name == "open" and not flags & (os.O_WRONLY | os.O_RDWR):
             return real(*arguments, **options)
         calls += 1
         if fault == "kill" and calls == count:
@@ -104,7 +107,7 @@ def reset(storage: Storage, saved: str) -> None:
 def save(storage: Storage) -> str:
     """Save everything, to try many faults from one state."""
     saved = str(storage.base / "saved")
-    os.mkdir(saved)
+    Path(saved).mkdir()
     subprocess.run(
         ["cp", "-a", *(str(storage.base / part) for part in ("root", "state", "client")), saved], check=True
     )

@@ -171,21 +171,9 @@ def speak(storage, calls):
                 continue
         assert b"exception_class" not in found, found
 
-    version = {b"client_version": [1, 4, 5]}
-    call("negotiate", {b"client_data": {b"client_version": b"\x93\x01\x04\x05"}}) if False else call(
-        "negotiate", {b"client_data": version}
-    )
-    call(
-        "open",
-        {
-            b"path": str(storage.path).encode(),
-            b"create": False,
-            b"lock_wait": 1,
-            b"lock": True,
-            b"exclusive": True,
-            b"append_only": False,
-        },
-    )
+    call("negotiate", {b"client_data": {b"client_version": [1, 4, 5]}})
+    opened = {b"path": str(storage.path).encode(), b"lock_wait": 1, b"lock": True, b"exclusive": True}
+    call("open", {**opened, b"create": False, b"append_only": False})
     for method, arguments in calls:
         call(method, {**arguments, b"wait": True})
     call("commit", {b"compact": False, b"save_space": False})
