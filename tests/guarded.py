@@ -1,7 +1,7 @@
 """A storage server in a directory: real Borg clients of `borg serve --append-only`, and the guard as a module.
 
-Time is what the test says: where a moment is given, clients and compaction run under libfaketime, the guard is told
-it, and files get the times they would have.
+Time is what the test says: where a moment is given, clients and compaction run under libfaketime, the guard is
+told it, and files get the times they would have.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_days_of_backups_free_what_the_policy_lets_go(tmp_path: Path, programs: 
     print(f"{DAYS} days, {compacted} compactions: {unique(set(contents), contents)} bytes were written")
     print(f"{expected} bytes live by the simulator, {live} on the disk, {total} with what is held")
     assert compacted >= (DAYS - 6) // (2 * EVERY)
-    # segments of which less than a tenth is freeable are left as they are, and what was pruned since the last time
+    # segments less than a tenth freeable are left as they are, and so is what was pruned since the last time
     since = unique(set().union(*history[-EVERY - 1 :]), contents)
     assert expected <= live <= since * 1.2 + 200_000, (expected, since, live)
     storage.now += (HOLD + 2) * 86_400

@@ -1,8 +1,8 @@
 # Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
-"""After a repository was put back on its server: forget what this host remembers of the newer one, and prove it.
+"""After a repository was put back on its server: forget what this host remembers of the newer one.
 
-Borg refuses a repository that is older than what it saw, and its cache names objects that are gone. The nonce it
-remembers is kept: one that is used twice would give away what it encrypted.
+Borg refuses a repository older than what it saw, and its cache names objects that are gone. The nonce that
+it remembers is kept: one that is used twice would give away what it encrypted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Mend:
     def remembered(self) -> list[Path]:
         """What Borg remembers of the repository and must not: its cache, and how new its manifest was."""
         found = [self.borg_home / ".cache/borg" / name for name in self.borg_ids()]
-        found += [self.borg_home / ".config/borg/security" / name / "manifest-timestamp" for name in self.borg_ids()]
+        known = self.borg_home / ".config/borg/security"
+        found += [known / name / "manifest-timestamp" for name in self.borg_ids()]
         return [path for path in found if path.exists()]
 
     def forget(self) -> None:
