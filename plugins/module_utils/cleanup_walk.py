@@ -90,23 +90,30 @@ def mount_id(descriptor):
 
 def open_files(proc="/proc"):
     """(device, inode) of every file that a process has open, runs, or has mapped."""
-    found = set()
+    found, mapped = set(), set()
     for name in os.listdir(proc):
         if not name.isdigit():
             continue
         places = [f"{proc}/{name}/exe", f"{proc}/{name}/cwd"]
-        for folder in ("fd", "map_files"):
-            try:
-                places += [f"{proc}/{name}/{folder}/{each}" for each in os.listdir(f"{proc}/{name}/{folder}")]
-            except OSError:
-                continue
-        for place in places:
-            try:
-                info = os.stat(place)
-            except OSError:
-                continue
-            found.add((info.st_dev, info.st_ino))
+        try:
+            places += [f"{proc}/{name}/fd/{each}" for each in os.listdir(f"{proc}/{name}/fd")]
+            with open(f"{proc}/{name}/maps", encoding="utf-8", errors="surrogateescape") as lines:
+                mapped.update(line.split(None, 5)[5].rstrip("\n") for line in lines if " /" in line)
+        except OSError:
+            pass  # it has just ended
+        found.update(_identities(places))
+    # Mapped files by name, each once: libraries are mapped by hundreds of processes. Newlines come as backslash 012.
+    found.update(_identities({path.replace("\\012", "\n") for path in mapped if path.startswith("/")}))
     return found
+
+
+def _identities(places):
+    for place in places:
+        try:
+            info = os.stat(place)
+        except OSError:
+            continue
+        yield info.st_dev, info.st_ino
 
 
 def open_root(path):

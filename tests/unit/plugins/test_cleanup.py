@@ -1,6 +1,7 @@
 """Cleanup: the walker removes only old files below its root; rules that reach too far are refused."""
 
 import json
+import mmap
 import os
 import stat
 import time
@@ -78,6 +79,16 @@ def test_trap_tree_is_untouched_but_for_what_is_old_and_plain(tmp_path: Path) ->
     assert (outside / "precious").read_text() == "precious"
     assert (root / "kept/secret").exists()
     assert run(root, remove=True, **options).freed_files == 0  # a second run has nothing to do
+
+
+def test_mapped_file_counts_as_open(tmp_path: Path) -> None:
+    path = tmp_path / "a\nname"
+    path.write_bytes(b"x" * 5000)
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    assert run(tmp_path, remove=True, open=walk.open_files()).skipped == {"open": 1}
+    mapped.close()
+    assert run(tmp_path, remove=True, open=walk.open_files()).freed_files == 1
 
 
 def test_fresh_files_stay(tmp_path: Path) -> None:
