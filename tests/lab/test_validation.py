@@ -22,8 +22,8 @@ STACKS = "/srv/stacks"
 PASSPHRASE, KEYS = "/etc/saveos/repositories/{web}/passphrase", "/srv/saveos/.ssh/authorized_keys"
 STORE = "/srv/saveos/repositories"
 CONFIG = "/etc/saveos/borgmatic/{web}.yaml"
-# (host, the finding's id, its subject, how the fault is planted, whether --fix mends it); {web}, {bare} and {cron}
-# are the hosts' repositories
+# (host, the finding's id, its subject, how the fault is planted, whether --fix mends it); {web}, {bare} and
+# {cron} are the hosts' repositories
 FAULTS = [
     ("web", "passphrase-wrong", "{web}", f"echo wrong > {PASSPHRASE}", False),
     ("web", "secret-permissions", PASSPHRASE, f"chmod 0644 {PASSPHRASE}", True),
@@ -48,7 +48,8 @@ FAULTS = [
         "web",
         "timer-never",
         "saveos-heartbeat.timer",
-        "mkdir -p /etc/systemd/system/saveos-heartbeat.timer.d; printf '[Timer]\\nOnCalendar=\\nOnCalendar=2001-01-01\\n' "
+        "mkdir -p /etc/systemd/system/saveos-heartbeat.timer.d; printf "
+        "'[Timer]\\nOnCalendar=\\nOnCalendar=2001-01-01\\n' "
         "> /etc/systemd/system/saveos-heartbeat.timer.d/lab.conf; systemctl daemon-reload; "
         "systemctl restart saveos-heartbeat.timer",
         False,
@@ -57,14 +58,16 @@ FAULTS = [
         "web",
         "disk-full",
         "/srv/full",
-        "mkdir /srv/full; mount -t tmpfs -o size=1m none /srv/full; cat /dev/zero > /srv/full/zero 2>/dev/null || true",
+        "mkdir /srv/full; mount -t tmpfs -o size=1m none /srv/full; cat /dev/zero > "
+        "/srv/full/zero 2>/dev/null || true",
         False,
     ),
     (
         "web",
         "inodes-full",
         "/srv/nodes",
-        "mkdir /srv/nodes; mount -t tmpfs -o size=4m,nr_inodes=8 none /srv/nodes; touch /srv/nodes/1 /srv/nodes/2 "
+        "mkdir /srv/nodes; mount -t tmpfs -o size=4m,nr_inodes=8 none /srv/nodes; touch "
+        "/srv/nodes/1 /srv/nodes/2 "
         "/srv/nodes/3 /srv/nodes/4 /srv/nodes/5 /srv/nodes/6 /srv/nodes/7 /srv/nodes/8 2>/dev/null || true",
         False,
     ),
@@ -85,12 +88,17 @@ FAULTS = [
     ),
     ("web", "tls-certificate-expired", "/etc/letsencrypt/live/old/cert.pem", "certificate:old:-1", False),
     ("web", "tls-certificate-ends", "/etc/letsencrypt/live/soon/cert.pem", "certificate:soon:5", False),
-    ("web", "dns-fails", "registry.lab", "grep -v registry.lab /etc/hosts > /root/h; cat /root/h > /etc/hosts", False),
+    (
+        "web", "dns-fails", "registry.lab",
+        "grep -v registry.lab /etc/hosts > /root/h; cat /root/h > /etc/hosts",
+        False,
+    ),
     (
         "web",
         "compose-invalid",
         f"{STACKS}/broken/compose.yml",
-        f"mkdir {STACKS}/broken; printf 'services:\\n  web:\\n\\timage: nginx\\n' > {STACKS}/broken/compose.yml",
+        f"mkdir {STACKS}/broken; printf 'services:\\n  web:\\n\\timage: nginx\\n' > "
+        f"{STACKS}/broken/compose.yml",
         False,
     ),
     (
@@ -126,14 +134,22 @@ FAULTS = [
         'echo "$name $(cut -d" " -f1,2 /root/other.pub)" > /etc/saveos/ssh/known_hosts',
         False,
     ),
-    ("bare", "time-zone-broken", "/etc/localtime", "ln -sf /usr/share/zoneinfo/Mars/Base /etc/localtime", False),
+    (
+        "bare", "time-zone-broken", "/etc/localtime",
+        "ln -sf /usr/share/zoneinfo/Mars/Base /etc/localtime",
+        False,
+    ),
     ("bare", "dns-none", "/etc/resolv.conf", "cp /etc/resolv.conf /root/r; echo > /etc/resolv.conf", False),
     ("bare", "state-missing", "/var/lib/saveos-agent/restores", "mv {subject} /root/restores", True),
     ("bare", "temporary-directory", "/var/tmp", "chmod 0755 /var/tmp", True),
     ("cron", "cron-missing", "/etc/cron.d/saveos-backup", "mv /etc/cron.d/saveos-backup /root/", False),
     ("cron", "cron-stopped", "cron", "service cron stop > /dev/null; sleep 0.5", True),
     ("cron", "config-missing", "/etc/saveos/borgmatic/{cron}.yaml", "rm {subject}", False),
-    ("cron", "program-missing", "/opt/saveos/bin/borgmatic", "mv /opt/saveos/bin/borgmatic /root/borgmatic", False),
+    (
+        "cron", "program-missing", "/opt/saveos/bin/borgmatic",
+        "mv /opt/saveos/bin/borgmatic /root/borgmatic",
+        False,
+    ),
     ("cron", "key-export-missing", "/etc/saveos/repositories/{cron}/key-export", "rm {subject}", True),
     ("vault", "authorized-key-missing", "{bare}", f"sed -i /saveos:{{bare}}/d {KEYS}", True),
     ("vault", "authorized-key-differs", "{web}", f"sed -i '/saveos:{{web}}/s/ --append-only//' {KEYS}", True),
@@ -170,21 +186,29 @@ KEEP = {
 }
 PUT_BACK = {
     "agent": "rm -rf /etc/saveos && mv /root/kept-saveos /etc/saveos",
-    "web": f"umount /srv/full /srv/nodes; rm -rf /srv/full /srv/nodes /srv/hollow {STACKS}/* /etc/letsencrypt /root/lab-ca* "
-    "/etc/ssh/sshd_config.d/99-lab.conf /etc/ssh/*-cert.pub /etc/systemd/system/saveos-heartbeat.timer.d /root/h; "
+    "web": f"umount /srv/full /srv/nodes; rm -rf /srv/full /srv/nodes /srv/hollow {STACKS}/* "
+    "/etc/letsencrypt /root/lab-ca* "
+    "/etc/ssh/sshd_config.d/99-lab.conf /etc/ssh/*-cert.pub "
+    "/etc/systemd/system/saveos-heartbeat.timer.d /root/h; "
     "mv /root/saveos-backup.service /etc/systemd/system/; systemctl daemon-reload; "
     "systemctl enable -q --now saveos-backup.timer; systemctl restart saveos-heartbeat.timer",
-    "bare": "ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime; [ ! -e /root/r ] || cat /root/r > /etc/resolv.conf; "
-    "chmod 1777 /var/tmp; rm -rf /root/other* /root/r /root/restores; mkdir -p -m 700 /var/lib/saveos-agent/restores",
+    "bare": "ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime; [ ! -e /root/r ] || cat /root/r "
+    "> /etc/resolv.conf; "
+    "chmod 1777 /var/tmp; rm -rf /root/other* /root/r /root/restores; mkdir -p -m 700 "
+    "/var/lib/saveos-agent/restores",
     "cron": "[ ! -e /root/saveos-backup ] || mv /root/saveos-backup /etc/cron.d/; "
-    "[ ! -L /root/borgmatic ] || mv /root/borgmatic /opt/saveos/bin/; pgrep -x cron || service cron start > /dev/null",
+    "[ ! -L /root/borgmatic ] || mv /root/borgmatic /opt/saveos/bin/; pgrep -x cron || service "
+    "cron start > /dev/null",
     "vault": f"mv /root/kept-keys {KEYS}; chmod 0640 {KEYS}; chmod 0700 {STORE}/*; rm -f {STORE}/*/lab",
 }
 # contents, rights and owners of what validation looks at; not what heartbeats and Borg's cache write meanwhile
 CHECKSUM = (
-    "find /etc /opt /srv /root /usr/local /var/spool /var/tmp /var/lib/saveos-agent /var/lib/saveos-maintenance -xdev "
-    "\\( -path /root/.ansible -o -path /root/.ssh -o -path /var/lib/saveos-agent/borg -o -path /var/lib/saveos-agent/spool -o "
-    "-name '*.json' -path '/var/lib/saveos-agent/*' -o -name 'tmp*' \\) -prune -o \\( -type f -printf '%p %m %U ' -exec "
+    "find /etc /opt /srv /root /usr/local /var/spool /var/tmp /var/lib/saveos-agent "
+    "/var/lib/saveos-maintenance -xdev "
+    "\\( -path /root/.ansible -o -path /root/.ssh -o -path /var/lib/saveos-agent/borg -o -path "
+    "/var/lib/saveos-agent/spool -o "
+    "-name '*.json' -path '/var/lib/saveos-agent/*' -o -name 'tmp*' \\) -prune -o \\( -type f "
+    "-printf '%p %m %U ' -exec "
     "sha256sum {} \\; \\) -o -printf '%p %m %U %l\\n' 2>/dev/null | sort"
 )
 
