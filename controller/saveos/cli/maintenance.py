@@ -37,7 +37,11 @@ from saveos.cli.common import (
 from saveos.cli.errors import FAILED, FINDINGS
 from saveos.cli.jobs import accepted, follow, summary
 
-maintenance = group("Run operations on hosts: provision, backup, restore, health.")
+maintenance = group(
+    "Run operations on hosts: provision, backup, restore, cleanup, dependencies, validation, secrets, health, "
+    "drift.\n\nOperations that look for faults leave findings, which `saveos maintenance findings` lists: with "
+    "--wait they end with 3 while a warning or worse is open."
+)
 backup = group("Back hosts up now, and bring files back.")
 health = group("Is each host well?")
 maintenance.add_typer(backup, name="backup")
