@@ -102,7 +102,7 @@ def open_files(proc="/proc"):
         except OSError:
             pass  # it has just ended
         found.update(_identities(places))
-    # Mapped files by name, each once: libraries are mapped by hundreds of processes. Newlines come as backslash 012.
+    # Mapped files by name, each once: hundreds of processes map the same. A newline comes as backslash 012.
     found.update(_identities({path.replace("\\012", "\n") for path in mapped if path.startswith("/")}))
     return found
 
