@@ -94,7 +94,8 @@ class UndoParameters(RequestModel):
 
 def _bounded_root(path: str) -> str:
     """Refuse a directory below which a search would never end."""
-    if path.strip("/").partition("/")[0] in ("", "proc", "sys", "dev"):
+    parts = path.strip("/").split("/")
+    if parts[0] in ("", "proc", "sys", "dev") or ".." in parts:
         raise ValueError("name a directory further down, such as /srv/stacks")
     return path
 

@@ -25,7 +25,7 @@ def variables(session: Session, job: Job, hosts: Sequence[Host]) -> dict[uuid.UU
         .order_by(Repository.id)
     )
     found: dict[uuid.UUID, list[dict[str, Any]]] = {server: [] for server in servers}
-    for server, identity, quota, key in session.execute(query).tuples():
+    for server, identity, quota, key in session.execute(query):
         if server is not None:
             declared = {"id": str(identity), "quota": quota, "public_key": key, "append_only": True}
             found[server].append(declared)

@@ -293,3 +293,25 @@ def test_cron_is_asked_at_each_moment_that_some_zone_may_mean():
         "month": None,
         "weekday": [0],
     }
+
+
+def test_what_inventory_declares_of_a_server_needs_no_enrolment():
+    hostvars = {
+        "vault1": {},
+        "web1": {
+            "agent_public_key": "k1",
+            "agent_repositories": [{"id": "r1", "server": "vault1", "quota": "5G"}],
+        },
+        "web2": {
+            "agent_repositories": [
+                {"id": "r2", "server": "vault2"},
+                {"id": "r3", "kind": "local", "path": "/srv"},
+                {"id": "r4", "address": "192.0.2.9"},
+                {"id": "r5"},
+            ]
+        },
+    }
+    assert saveos.declared_repositories("vault1", hostvars, GROUPS) == [
+        {"id": "r1", "quota": "5G", "public_key": "k1", "append_only": True},
+        {"id": "r5", "quota": "", "public_key": "", "append_only": True},
+    ]
