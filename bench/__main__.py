@@ -18,6 +18,7 @@ NAMES = (
     "checkins",
     "hosts_page",
     "catalogue",
+    "guard",
 )
 
 
