@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from saveos.accounts.access import Actor, describe, require
 from saveos.accounts.service import record
@@ -369,7 +369,9 @@ def list_drifted_hosts(
 
 @router.get("/hosts/{host}/drift", tags=["maintenance"])
 def get_host_drift(
-    session: SessionDep, actor: Annotated[Actor, Depends(require("hosts:read"))], host: str
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("hosts:read"))],
+    host: Annotated[str, Path(max_length=253, description="Id or name")],
 ) -> DriftOut:
     """Show how a host differs from what provisioning would make of it, and since when."""
     return drift.describe(session, get_host(session, actor.tenant_id, host))
