@@ -19,10 +19,10 @@ from saveos_agent.borg import (
     LOCK_WAIT,
     borg_argv,
     borg_error,
-    borg_lines,
     borg_output,
     resolve_archive,
 )
+from saveos_agent.direct import how_borg_runs, run_borg
 from saveos_agent.directories import DIRECTORY, open_below, opened
 from saveos_agent.errors import EXIT_FAILED, AgentError
 from saveos_agent.files import remove, remove_tree
@@ -195,15 +195,19 @@ def extract(work: Restoring, partial: Path) -> dict[str, Any]:
     output.on_progress = lambda told: run.tell("extract", work.repository.id, told)
     arguments = ["extract", "--log-json", "--progress", "--sparse", *LOCK_WAIT, *request.exclusions()]
     arguments += [f"::{work.archive}", *request.selectors()]
-    status = borg_lines(
-        work.settings,
-        work.repository,
-        run.run_id,
-        output.line,
-        *arguments,
-        directory=str(partial),
-        cancel=cancel,
-    )
+    try:
+        status = run_borg(
+            work.settings,
+            work.repository,
+            run.run_id,
+            output,
+            *arguments,
+            directory=str(partial),
+            cancel=cancel,
+        )
+    except OSError as error:
+        output.line("err", f"Borg cannot be started: {error.strerror}")
+        status = EXIT_FAILED
     run.log.extend(output.log)
     files, size = tree_size(partial)
     assert run.restore is not None
@@ -307,15 +311,18 @@ class Hashes(threading.Thread):
 
     def start(self) -> None:
         if self.wanted:
+            how_borg_runs(self.work.settings, self.work.repository)  # known before two ask at once
             super().start()
 
     def run(self) -> None:
         work, request = self.work, self.work.request
         output = Output(work.redactor)
         words = ["list", *LOCK_WAIT, "--format", self.FORMAT, *request.exclusions(), f"::{work.archive}"]
-        argv = borg_argv(work.settings, work.repository, "", *words, *request.selectors())
+        words += request.selectors()
         with contextlib.suppress(OSError), open(self.file, "wb") as file:
-            self.status = run_child(argv, self.run_id, output.line, on_bytes=file.write)
+            self.status = run_borg(
+                work.settings, work.repository, self.run_id, output, *words, on_bytes=file.write
+            )
         if self.status != 0 and output.warnings and not set(output.statuses) - set(range(100, 128)):
             self.status = 0  # a path that is not in the archive
 

@@ -108,10 +108,11 @@ def run_child(  # noqa: PLR0917 - the optional ones are passed by name
     cwd: Optional[str] = None,
     seconds: Optional[float] = None,
     on_bytes: Optional[Callable[[bytes], Any]] = None,
+    extra: Optional[dict[str, str]] = None,
 ) -> int:
     """Run a program in its own session; on_line(stream, text) sees each line of "out" and "err".
 
-    Where standard output is data, `on_bytes` takes it as it comes.
+    Where standard output is data, `on_bytes` takes it as it comes. `extra` is added to its environment.
 
     The child gets SIGTERM when we die (even by SIGKILL); where it dies by a signal, so do its children.
     Returns the exit status, negative for a signal, as subprocess does.
@@ -128,7 +129,7 @@ def run_child(  # noqa: PLR0917 - the optional ones are passed by name
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=child_environment(run_id),
+        env={**child_environment(run_id), **(extra or {})},
         cwd=cwd,
         start_new_session=True,
         preexec_fn=die_with_parent,  # noqa: PLW1509 - the thread of Progress holds no lock that it needs

@@ -14,12 +14,13 @@ import zlib
 from pathlib import Path
 from typing import Any, Optional
 
-from saveos_agent.borg import LOCK_WAIT, borg_argv, borg_error, resolve_archive
+from saveos_agent.borg import LOCK_WAIT, borg_error, resolve_archive
+from saveos_agent.direct import run_borg
 from saveos_agent.errors import AgentError, refused
 from saveos_agent.extraction import Hashes, Restoring, check_space, extract
 from saveos_agent.output import Output
 from saveos_agent.packing import pack
-from saveos_agent.processes import Cancel, child_environment, run_child
+from saveos_agent.processes import Cancel, child_environment
 from saveos_agent.redaction import Redactor
 from saveos_agent.request import RestoreRequest
 from saveos_agent.runs import Run, heal, remove_drill
@@ -68,8 +69,8 @@ def send_tar(settings: Settings, request: RestoreRequest, archive: str) -> dict[
 
     words = ["export-tar", "--log-json", *LOCK_WAIT, *request.exclusions(), f"::{archive}", "-"]
     try:
-        argv = borg_argv(settings, repository, "", *words, *request.selectors())
-        status = run_child(argv, request.run_id, output.line, on_bytes=take)
+        words += request.selectors()
+        status = run_borg(settings, repository, request.run_id, output, *words, on_bytes=take)
         only_warnings = status == 0 or (output.warnings and not set(output.statuses) - set(range(100, 128)))
         if not only_warnings:
             raise borg_error(settings, repository, output)
