@@ -184,7 +184,8 @@ def told(session: Session, server: Host, at: datetime | None = None) -> str:
     }
     asked = server.variables.get("server_guard_hold_days")
     hold = asked if isinstance(asked, int) and not isinstance(asked, bool) else None
-    word = {"schema": 1, "at": utc(at), "hold_days": hold, "repositories": repositories}
+    # To the microsecond: a guard asks whether the word is newer than the repository's last commit.
+    word = {"schema": 1, "at": at.isoformat(), "hold_days": hold, "repositories": repositories}
     return json.dumps(word, separators=(",", ":"), ensure_ascii=True)
 
 

@@ -5,6 +5,7 @@ can say something only about repositories that its own server holds. Nothing her
 destroy anything: an approval is told to the guard, which judges it for itself.
 """
 
+import hashlib
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -102,8 +103,8 @@ class RepositoryGuarded(BaseModel):
 class Refused(BaseModel):
     """A hold that the controller asked to shorten, and what the guard keeps instead."""
 
-    asked: Count
-    kept: Count
+    asked: Annotated[float, Field(ge=-(2**31), lt=2**31)]
+    kept: Annotated[float, Field(ge=0, lt=2**31)]
 
 
 class GuardReport(BaseModel):
@@ -111,7 +112,7 @@ class GuardReport(BaseModel):
 
     at: Annotated[str, Field(max_length=40)]
     version: Annotated[str, Field(max_length=60)] = ""
-    hold_days: Annotated[int, Field(ge=0, le=100_000)]
+    hold_days: Annotated[float, Field(ge=0, le=100_000)]
     interval_seconds: Annotated[int, Field(ge=60, le=31 * 86_400)] = 3600
     clock_synced: bool | None = None
     free: Bytes | None = None
@@ -154,21 +155,27 @@ def record_guard(session: Session, server: Host, told: GuardReport, *, partial: 
     """
     at = now()
     guard = session.get(Guard, server.id)
-    if guard is not None and guard.at == told.at:
+    mark = _mark(told)
+    if guard is not None and guard.at == mark:
         return
     if guard is None:
         guard = Guard(server_id=server.id, tenant_id=server.tenant_id, reported_at=at, hold_days=0)
         session.add(guard)
-    guard.reported_at, guard.at, guard.version = at, told.at, told.version
-    guard.hold_days, guard.interval_seconds = told.hold_days, told.interval_seconds
+    guard.reported_at, guard.at, guard.version = at, mark, told.version
+    guard.hold_days, guard.interval_seconds = int(told.hold_days), told.interval_seconds
     guard.clock_synced, guard.free, guard.total = told.clock_synced, told.free, told.total
     refused = told.hold_refused
-    guard.refused = f"{refused.asked} days were asked, {refused.kept} are kept" if refused else ""
+    guard.refused = f"{refused.asked:g} days were asked, {refused.kept:g} are kept" if refused else ""
     own = _held_by(session, server)
     states = _states(session, server.tenant_id, list(own))
     session.add_all(_compare(own, states, told, at, partial=partial))
     _sample(session, server, own.values(), states, told, at.date())
     touch(session, server.tenant_id, "storage")
+
+
+def _mark(told: GuardReport) -> str:
+    """Return what tells a report from others, also from one of the same second."""
+    return hashlib.sha256(told.model_dump_json().encode()).hexdigest()[:40]
 
 
 def _held_by(session: Session, server: Host) -> dict[uuid.UUID, Repository]:

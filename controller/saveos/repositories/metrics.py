@@ -30,8 +30,7 @@ def _states(session: Session, tenant_id: uuid.UUID | None) -> Figure:
     if tenant_id:
         query = query.where(Repository.tenant_id == tenant_id)
     rows: list[tuple[dict[str, str], float]] = [
-        ({"tenant": tenant, "state": name or "none"}, count)
-        for tenant, name, count in session.execute(query)
+        ({"tenant": tenant, "state": name or "none"}, count) for tenant, name, count in session.execute(query)
     ]
     return "saveos_guard_repositories", "Repositories by what their guard says.", rows
 

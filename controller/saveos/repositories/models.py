@@ -51,7 +51,7 @@ class Guard(Base):
     server_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
     reported_at: Mapped[datetime]
-    at: Mapped[str] = mapped_column(String(40), default="")  # the guard's own time of that report
+    at: Mapped[str] = mapped_column(String(40), default="")  # a hash of that report, to take it once
     version: Mapped[str] = mapped_column(String(60), default="")
     hold_days: Mapped[int]
     interval_seconds: Mapped[int] = mapped_column(default=3600)
