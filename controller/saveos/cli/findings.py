@@ -91,7 +91,8 @@ def _show(client: Client, result: dict[str, Any]) -> None:
     if not any(result[severity] for severity in ("critical", "warning", "info", "fixed")):
         return
     check = result["mode"] == "check"
-    for finding in client.get(f"/maintenance/results/{result['id']}")["findings"]:
+    told = result if "findings" in result else client.get(f"/maintenance/results/{result['id']}")
+    for finding in told["findings"]:
         mark = ("would fix" if check else "fixed") if finding["fixed"] else finding["severity"]
         print(f"    {mark}: {output.clean(finding['title'])}")
         if finding["fix"] and not finding["fixed"]:
