@@ -28,7 +28,7 @@ def guarded(fleet):
     assert fleet.controller.http("PATCH", "/hosts/bare", {"policy": "undone"}).is_success
     at_rest(fleet.bare)
     fleet.controller.done("provision", "bare")
-    for number in range(3):
+    for number in range(2):
         on(fleet.bare, "echo $2 > $1/note; head -c 300000 /dev/urandom > $1/part$2", DATA, str(number))
         fleet.controller.done("backup", "bare")
         at_rest(fleet.bare)
