@@ -10,6 +10,8 @@ BODIES = {
     ("PUT", "/api/v1/groups/{group}/policy"): {"policy": None},
     ("PATCH", "/api/v1/repositories/{repository_id}"): {"quota": "1G"},
     ("PATCH", "/api/v1/archives/{archive_id}"): {"note": "x"},
+    ("POST", "/api/v1/archives/{archive_id}/care"): {"action": "protect"},
+    ("POST", "/api/v1/archives/{archive_id}/diff"): {"path": "/etc/hosts"},
     ("POST", "/api/v1/agents/catalogue/{repository_id}/living"): {"archives": []},
     ("PATCH", "/api/v1/users/{user_id}"): {"role": "viewer"},
     ("PATCH", "/api/v1/schedules/{schedule}"): {"jitter_seconds": 1},

@@ -13,7 +13,7 @@ import os
 import stat
 from typing import Any, Optional
 
-from saveos_agent.borg import LOCK_WAIT, borg_argv, borg_error, inner_path, resolve_archive
+from saveos_agent.borg import LOCK_WAIT, borg_argv, borg_error, borg_output, inner_path, resolve_archive
 from saveos_agent.directories import open_directory, opened
 from saveos_agent.errors import AgentError, usage
 from saveos_agent.output import Output
@@ -67,6 +67,23 @@ def send_difference(  # noqa: PLR0917
 
 def archived(settings: Settings, repository: Repository, archive: str, path: str) -> Optional[bytes]:
     """A small file as an archive holds it; None where it holds none. Raises AgentError."""
+    told = borg_output(
+        settings,
+        repository,
+        new_run_id(),
+        "list",
+        "--format",
+        "{mode} {size}{NL}",
+        f"::{archive}",
+        f"pf:{path}",
+    )
+    if not told.strip():  # Borg's extract says nothing of a path that is not there
+        return None
+    mode, size = told.split()[:2]
+    if mode[0] not in "-h":
+        raise usage(f"It is no regular file in {archive}.", "Compare files only.")
+    if int(size) > SMALL:
+        raise _too_large()
     output = Output(Redactor.for_host(settings))
     held = bytearray()
 
@@ -78,10 +95,9 @@ def archived(settings: Settings, repository: Repository, archive: str, path: str
     arguments = ["extract", "--stdout", "--log-json", *LOCK_WAIT, f"::{archive}", f"pf:{path}"]
     argv = borg_argv(settings, repository, "", *arguments)
     status = run_child(argv, new_run_id(), output.line, on_bytes=take, seconds=600)
-    missing = any("never matched" in text for text in [*output.warnings, *output.log, *output.errors])
-    if status != 0 and not missing:
+    if status != 0:
         raise borg_error(settings, repository, output)
-    return None if missing else bytes(held)
+    return bytes(held)
 
 
 def live(path: str) -> Optional[bytes]:
