@@ -87,8 +87,10 @@ def _row(alert: AlertOut) -> dict[str, Any]:
 
 
 def _about(alert: AlertOut) -> str:
-    """Return the page of what an alert is about, where that is no host."""
+    """Return the page of what an alert is about, where that is not only a host."""
     kind, _, identity = alert.object.partition(":")
+    if kind == "repository":
+        return f"/storage/{identity}"
     pages = {"schedule": f"/schedules/{identity}", "channel": f"/alerts/channels/{identity}"}
     return "" if alert.host else pages.get(kind, "/settings" if alert.rule == "certificate" else "")
 
