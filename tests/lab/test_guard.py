@@ -72,7 +72,11 @@ class Story:
 
     def back_up(self):
         """Back up, and note the archive and what it holds."""
-        record = json.loads(on(self.web, "saveos-agent --json backup --wait", seconds=600))
+        for _ in range(3):  # a busy machine may start the host's unit too late
+            said = on(self.web, "saveos-agent --json backup --wait || true", seconds=600)
+            record = json.loads(said)
+            if record["state"] == "succeeded":
+                break
         archive = record["results"][0]["archive"]
         at, size = archive["started_at"], archive["original_size"]
         told = {
