@@ -36,13 +36,6 @@ FAULTS = [
         False,
     ),
     ("web", "source-empty", "/srv/hollow", "mkdir /srv/hollow", False),
-    (
-        "web",
-        "unit-not-reloaded",
-        "saveos-backup.service",
-        "sleep 1; echo '# by hand' >> /etc/systemd/system/saveos-backup.service",
-        True,
-    ),
     ("web", "timer-off", "saveos-backup.timer", "systemctl disable --quiet --now saveos-backup.timer", True),
     (
         "web",
@@ -53,6 +46,13 @@ FAULTS = [
         "> /etc/systemd/system/saveos-heartbeat.timer.d/lab.conf; systemctl daemon-reload; "
         "systemctl restart saveos-heartbeat.timer",
         False,
+    ),
+    (
+        "web",
+        "unit-not-reloaded",
+        "saveos-backup.service",
+        "sleep 1; echo '# by hand' >> /etc/systemd/system/saveos-backup.service",
+        True,
     ),
     (
         "web",
@@ -143,7 +143,7 @@ FAULTS = [
     ("bare", "state-missing", "/var/lib/saveos-agent/restores", "mv {subject} /root/restores", True),
     ("bare", "temporary-directory", "/var/tmp", "chmod 0755 /var/tmp", True),
     ("cron", "cron-missing", "/etc/cron.d/saveos-backup", "mv /etc/cron.d/saveos-backup /root/", False),
-    ("cron", "cron-stopped", "cron", "service cron stop > /dev/null; sleep 0.5", True),
+    ("cron", "cron-stopped", "cron", "pkill -x cron; while pgrep -x cron > /dev/null; do sleep 0.1; done", True),
     ("cron", "config-missing", "/etc/saveos/borgmatic/{cron}.yaml", "rm {subject}", False),
     (
         "cron", "program-missing", "/opt/saveos/bin/borgmatic",
@@ -202,14 +202,14 @@ PUT_BACK = {
     "vault": f"mv /root/kept-keys {KEYS}; chmod 0640 {KEYS}; chmod 0700 {STORE}/*; rm -f {STORE}/*/lab",
 }
 # contents, rights and owners of what validation looks at; not what heartbeats and Borg's cache write meanwhile
+LOOK = (
+    "find /etc /opt /srv /root /var/spool /var/tmp /var/lib/saveos-agent /var/lib/saveos-maintenance "
+    "-xdev \\( -path /root/.ansible -o -path /root/.ssh -o -path /var/lib/saveos-agent/borg -o "
+    "-path /var/lib/saveos-agent/spool -o -path '/var/lib/saveos-agent/*.json' -o -name 'tmp*' \\) -prune -o "
+)
 CHECKSUM = (
-    "find /etc /opt /srv /root /usr/local /var/spool /var/tmp /var/lib/saveos-agent "
-    "/var/lib/saveos-maintenance -xdev "
-    "\\( -path /root/.ansible -o -path /root/.ssh -o -path /var/lib/saveos-agent/borg -o -path "
-    "/var/lib/saveos-agent/spool -o "
-    "-name '*.json' -path '/var/lib/saveos-agent/*' -o -name 'tmp*' \\) -prune -o \\( -type f "
-    "-printf '%p %m %U ' -exec "
-    "sha256sum {} \\; \\) -o -printf '%p %m %U %l\\n' 2>/dev/null | sort"
+    f"{{ {LOOK} -type f -exec sha256sum {{}} + ; {LOOK} -printf '%p %m %U %l\\n'; }} "
+    "2>/dev/null | sort | sha256sum"
 )
 
 
