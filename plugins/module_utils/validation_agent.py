@@ -390,13 +390,8 @@ def timers(agent):
 
 def unit_state(name):
     """systemd's properties of a unit."""
-    wanted = (
-        "LoadState,ActiveState,UnitFileState,NeedDaemonReload,NextElapseUSecRealtime,NextElapseUSecMonotonic"
-    )
-    wanted += ",LastTriggerUSec,ActiveEnterTimestamp"
-    shown = run(["systemctl", "show", "--timestamp=unix", "-p", wanted, name], timeout=20)
-    if shown.returncode:  # systemd before 247 knows no --timestamp
-        shown = run(["systemctl", "show", "-p", wanted, name], timeout=20)
+    wanted = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload"
+    shown = run(["systemctl", "show", "-p", wanted, name], timeout=20)
     return dict(line.partition("=")[::2] for line in shown.stdout.splitlines())
 
 
@@ -413,7 +408,7 @@ def firing(name, unit):
             mend=lambda mender: mender.command(f"start {name}", "systemctl", "enable", "--now", name),
         )
         return
-    if not unit.get("NextElapseUSecRealtime") and unit.get("NextElapseUSecMonotonic") in (None, "", "infinity"):
+    if unit.get("SubState") == "elapsed":  # `waiting` has a next time, `running` gets one after its service
         yield Finding(
             "timer-never",
             "critical",
