@@ -103,5 +103,5 @@ def test_nothing_gets_out(agent, failures, tmp_path, member):
         assert "outside" in error.message
     else:
         assert failures.total == 1
-    assert os.listdir(outside) == ["secret"] and (outside / "secret").stat().st_nlink == 1
+    assert [each.name for each in outside.iterdir()] == ["secret"] and (outside / "secret").stat().st_nlink == 1
     assert not (tmp_path / "escaped").exists() and not Path("/escaped").exists()
