@@ -70,6 +70,8 @@ def list_secrets(
 def _state(told: dict[str, Any]) -> str:
     if told["open"]:
         return "rotation interrupted"
+    if not told["made_at"]:
+        return "not there"  # such as the escrow of a host that has no recovery key to seal to
     return "ok" if told["private"] else "readable by others"
 
 
