@@ -7,6 +7,8 @@ import fcntl
 import os
 import pwd
 import stat
+import struct
+import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -98,6 +100,12 @@ def size(number):
     return ""
 
 
+def own_files():
+    """Where this very module runs from: its files look old where the clock has jumped."""
+    archives = [path for path in sys.path if path.endswith(".zip") and path.startswith("/")]
+    return [os.path.dirname(path) for path in archives if os.path.dirname(path).count("/") >= 2]
+
+
 def homes():
     """Home directories of people and root, that are plain directories of their owner."""
     found = []
@@ -117,18 +125,21 @@ def homes():
 
 
 def is_locked(path):
-    """Whether a package manager is at work: it holds a record lock on this file."""
+    """Whether a package manager is at work: another process holds a record lock on this file.
+
+    Only asks (F_GETLK), with the file open to read: that leaves no trace on any file system.
+    """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        return struct.unpack("hhqqi", fcntl.fcntl(handle, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
     except OSError:
-        return True
+        return True  # it cannot be told: leave that cache for another time
     finally:
         os.close(handle)
-    return False
 
 
 class Cleanup:
@@ -148,7 +159,7 @@ class Cleanup:
 
     def run(self):
         """Carry the rules out; returns the record."""
-        self.protected = [*rules.PROTECTED, *self._protected()]
+        self.protected = [*rules.PROTECTED, *own_files(), *self._protected()]
         self.homes = homes()
         for rule in self._rules():
             if self._is_wanted(rule.name, rule.kind):

@@ -31,13 +31,13 @@ ln -s /etc/passwd /var/tmp/traps/to-passwd
 ln /srv/precious/file /var/tmp/traps/hard
 mkfifo /var/tmp/traps/pipe
 echo kept > /var/tmp/traps/kept/file
-printf old > "$(printf '/var/tmp/traps/two\nlines /etc')"
+printf old > "$(printf '/var/tmp/traps/two\nlines etc')"
 printf old > '/var/tmp/traps/-rf'
 printf old > "$(printf '/var/tmp/traps/\377')"
 printf old > /var/tmp/traps/deep/er/plain
 setsid sh -c 'exec 3<>/var/tmp/traps/held; exec sleep 600' </dev/null >/dev/null 2>&1 &
 """
-GONE = {"two\nlines /etc", "-rf", "\N{REPLACEMENT CHARACTER}", "deep/er/plain", "deep/er", "deep"}
+GONE = {"two\nlines etc", "-rf", "\N{REPLACEMENT CHARACTER}", "deep/er/plain", "deep/er", "deep"}
 
 
 def prepare(host):
@@ -121,7 +121,7 @@ def test_every_door_gives_the_same_record(fleet):
         before = fingerprint(fleet.web, ARCHIVES)
         done.append(record(fleet, door(fleet, "run")))
         assert changed(before, fingerprint(fleet.web, ARCHIVES)) == {}
-        assert on(fleet.web, f"ls {ARCHIVES}").split() == ["lock"]
+        assert "deb" not in on(fleet.web, f"ls {ARCHIVES}")
     assert all(each == done[0] for each in done), done
     assert (done[0]["summary"]["freed_bytes"], done[0]["fixed"]) == (size, 1)
     again = fleet.controller.done("cleanup", "web", **RULE)
@@ -149,7 +149,7 @@ def test_prepared_host_frees_what_the_plan_said_and_no_trap_is_stepped_into(flee
     )
     later = {
         "ansible_python_interpreter": "/usr/local/bin/python-later",
-        "maintenance_rule_kinds": ["temp", "cache"],
+        "maintenance_rules": ["tmp", "var-tmp", "apt-archives"],
     }
     words = ("-v", "-e", json.dumps(later))
     try:
@@ -191,13 +191,13 @@ def test_prepared_host_frees_what_the_plan_said_and_no_trap_is_stepped_into(flee
     finally:
         on(
             web,
-            "pkill -f 'sleep 600'; cd /var/tmp/traps && umount bound tmpfs mounted-file; rm -r /var/tmp/traps",
+            "pkill -x sleep; cd /var/tmp/traps && umount bound tmpfs mounted-file; rm -r /var/tmp/traps",
         )
 
 
 def told(output):
-    """The record in what a verbose play printed."""
-    found = re.search(r"^(?:ok|changed): \[web\] => ", output, re.M)
+    """The record in what a verbose play printed: the last task's."""
+    found = list(re.finditer(r"^(?:ok|changed): \[web\] => ", output, re.M))
     assert found, output
-    result, _ = json.JSONDecoder().raw_decode(output[found.end() :])
+    result, _ = json.JSONDecoder().raw_decode(output[found[-1].end() :])
     return result["saveos"]["cleanup"]

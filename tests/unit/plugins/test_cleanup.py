@@ -4,6 +4,8 @@ import json
 import mmap
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -353,6 +355,24 @@ def test_a_part_of_the_rules_judges_only_that_part(cache: Path) -> None:
     assert clean(True)[1]["judged"] is None
     custom = [GOOD | {"root": str(cache)}]
     assert "app-cache" in clean(True, custom=custom, rules=["app-cache"])[1]["judged"]
+
+
+def test_lock_of_another_process_is_seen_without_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    assert not cleanup.is_locked(str(path))
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print(1, flush=1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        before = state(tmp_path)
+        assert cleanup.is_locked(str(path))
+        holder.communicate("\n")
+    assert not cleanup.is_locked(str(path))
+    assert not cleanup.is_locked(str(tmp_path / "none"))
+    assert state(tmp_path) == before
 
 
 def answer(stdout: str = "", code: int = 0) -> SimpleNamespace:
