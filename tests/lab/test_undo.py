@@ -17,7 +17,10 @@ POLICY = {
     "retention": {"keep_within": "1d", "keep_daily": 7},
 }
 # What an intruder who is root has: borg with the host's own passphrase, key and way to its repository.
-DELETE = 'c=$(ls /etc/saveos/borgmatic/*.yaml); borgmatic --config "$c" borg -- delete --glob-archives "$1"'
+DELETE = (
+    "c=$(ls /etc/saveos/borgmatic/*.yaml); "
+    '/opt/saveos/bin/borgmatic --config "$c" borg -- delete --glob-archives "$1"'
+)
 
 
 @pytest.fixture(scope="module")
