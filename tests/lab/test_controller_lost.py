@@ -24,7 +24,6 @@ def successor(fleet, tmp_path):
     finally:
         second.stop()
         end_leftovers(second)
-        at_rest(fleet.web)
         first.done("provision", "web")
 
 
