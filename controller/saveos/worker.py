@@ -49,6 +49,7 @@ from saveos.upkeep.daily import Daily
 LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
 HOUSEKEEPING = 5.0  # seconds between looks at schedules, lost jobs and runs without a job
 ADOPTION = 0.25  # seconds between batches of runs without a job, while there are many
+LONGEST_PAUSE = 30.0  # seconds after errors that do not end
 BATCH = 0.25  # seconds between batches of a running job's events
 ERRORS_KEPT = 20
 GOES_ON = " A run may go on at a host, because it could not be ended there: see the log."
@@ -104,6 +105,7 @@ class Worker:
 
     def _dispatch(self) -> None:
         due = adopt_due = beat_due = 0.0
+        stumbles = 0
         while not self._stopping.is_set():
             try:
                 if time.monotonic() >= beat_due:
@@ -115,10 +117,15 @@ class Worker:
                 if time.monotonic() >= adopt_due:
                     adopt_due = time.monotonic() + (ADOPTION if self._adopt() else HOUSEKEEPING)
                 self._look()
+                stumbles = 0
             except OperationalError as error:
+                stumbles += 1
                 log.warning("the database does not answer: %s", error.orig)
             except Exception:
+                stumbles += 1
                 log.exception("the dispatcher stumbled; it goes on")
+            if stumbles:  # what lasts must not fill the log
+                self._stopping.wait(min(stumbles * LOOK_UP, LONGEST_PAUSE))
             self.bell.wait(min(LOOK_UP, max(0.0, adopt_due - time.monotonic())))
 
     def _beat(self) -> None:
@@ -126,9 +133,7 @@ class Worker:
         with self.database.session() as session:
             write_lock(session)
             told = {"slots": self.settings.max_jobs, "running": len(self._runs)}
-            workers.beat(
-                session, self.name, started_at=self._started_at, swept_at=self._watch.swept_at, **told
-            )
+            workers.beat(session, self.name, started_at=self._started_at, swept_at=self._watch.swept_at, **told)
 
     def _leave(self) -> None:
         try:

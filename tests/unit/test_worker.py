@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from saveos.jobs.models import Lease
 from saveos.runner import attempts
+from saveos.worker import Worker
 from sqlalchemy import select
 
 SLEEP = "name: wait\nansible.builtin.command: sleep {}"
@@ -305,3 +306,22 @@ def test_idle_worker_costs_nearly_nothing(start_worker: Any) -> None:
     before = time.process_time()
     time.sleep(5)
     assert time.process_time() - before < 0.25  # generous: other tests' threads may still end
+
+
+def test_an_error_that_lasts_is_tried_again_in_pauses(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, monkeypatch: Any
+) -> None:
+    use_play("health", "name: look\nansible.builtin.command: 'true'")
+    tries: list[float] = []
+
+    def broken(_worker: Worker) -> None:
+        tries.append(time.monotonic())
+        raise ValueError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "_beat", broken)
+        start_worker()
+        job_id = enqueue([add_host("web1")])
+        eventually(lambda: len(tries) == 2)
+        assert tries[1] - tries[0] > 1
+    assert jobs.wait(job_id).state == "succeeded"
