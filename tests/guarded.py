@@ -23,6 +23,7 @@ PROGRAM = CHECKOUT / "roles/server/files/saveos-guard"
 FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1")
 PASSPHRASE = "canary-guard-7f3a"
 REPOSITORY = "r1"
+PARTS = ("root", "state", "source", "client")
 
 
 def load() -> ModuleType:
@@ -46,14 +47,18 @@ def load() -> ModuleType:
 class Storage:
     """One repository on a storage server, its host, and what a controller would know of it."""
 
-    def __init__(self, base: Path, borg: str, quota: str = "", **settings: Any) -> None:
+    def __init__(
+        self, base: Path, borg: str, quota: str = "", like: Storage | None = None, **settings: Any
+    ) -> None:
+        """Make one, or with `like` another as it is now (which spares Borg the way there)."""
         self.base, self.borg_path, self.guard = base, borg, load()
         self.path = base / "root/repositories" / REPOSITORY
-        self.path.mkdir(parents=True)
-        self.source = base / "source"
-        self.source.mkdir()
-        self.state = base / "state"
-        self.state.mkdir()
+        self.source, self.state = base / "source", base / "state"
+        if like:
+            subprocess.run(["cp", "-a", *(str(like.base / part) for part in PARTS), str(base)], check=True)
+        else:
+            for folder in (self.path, self.source, self.state):
+                folder.mkdir(parents=True)
         restrict = f"--append-only --restrict-to-repository {self.path}"
         limit = f" --storage-quota {quota}" if quota else ""
         self.shell = base / "shell"
@@ -72,9 +77,10 @@ class Storage:
             **settings,
         }
         self.retention: dict[str, Any] = {"keep_within": "2d", "keep_daily": 3}
-        self.archives: list[dict[str, Any]] = []
+        self.archives: list[dict[str, Any]] = [dict(each) for each in like.archives] if like else []
         self.now: float | None = None  # None: the real time
-        self.client("init", "-e", "repokey-blake2", self.url)
+        if not like:
+            self.client("init", "-e", "repokey-blake2", self.url)
 
     @property
     def url(self) -> str:
