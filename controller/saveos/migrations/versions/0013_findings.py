@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 
-def _table(name: str, unique: tuple[str, ...], *columns: sa.Column[object]) -> None:
+def _table(name: str, unique: tuple[str, ...], *columns: sa.schema.SchemaItem) -> None:
     """Make a table of what was found on hosts."""
     op.create_table(
         name,
