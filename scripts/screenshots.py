@@ -39,6 +39,7 @@ PAGES = {
     "maintenance": "/maintenance",
     "maintenance-cleanup": "/maintenance/cleanup",
     "maintenance-validation": "/maintenance/validation",
+    "maintenance-dependencies": "/maintenance/dependencies",
     "policies": "/policies",
     "policy": "/policies/{policy_id}",
     "policy-form": "/policies/{policy_id}/edit",
