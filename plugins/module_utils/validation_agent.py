@@ -446,13 +446,14 @@ def cron(agent):
 
 
 def is_running(program):
-    """Is there a process of that name?"""
-    for file in glob.glob("/proc/[0-9]*/comm"):
+    """Is there a process of that name that is not just a dead one waiting for its parent?"""
+    for file in glob.glob("/proc/[0-9]*/stat"):
         try:
-            if (read(file) or "").strip() == program:
-                return True
+            name, _, rest = (read(file) or "").partition("(")[2].rpartition(")")
         except OSError:
             continue  # it ended meanwhile
+        if name == program and rest.split()[:1] not in ([], ["Z"], ["X"]):
+            return True
     return False
 
 

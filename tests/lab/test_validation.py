@@ -143,7 +143,7 @@ FAULTS = [
     ("bare", "state-missing", "/var/lib/saveos-agent/restores", "mv {subject} /root/restores", True),
     ("bare", "temporary-directory", "/var/tmp", "chmod 0755 /var/tmp", True),
     ("cron", "cron-missing", "/etc/cron.d/saveos-backup", "mv /etc/cron.d/saveos-backup /root/", False),
-    ("cron", "cron-stopped", "cron", "while pkill -x cron; do sleep 0.2; done", True),
+    ("cron", "cron-stopped", "cron", "pkill -x cron; sleep 1", True),
     ("cron", "config-missing", "/etc/saveos/borgmatic/{cron}.yaml", "rm {subject}", False),
     (
         "cron", "program-missing", "/opt/saveos/bin/borgmatic",
