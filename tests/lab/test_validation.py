@@ -50,8 +50,8 @@ FAULTS = [
     (
         "web",
         "unit-not-reloaded",
-        "saveos-backup.service",
-        "sleep 1; echo '# by hand' >> /etc/systemd/system/saveos-backup.service",
+        "saveos-heartbeat.service",  # an active timer keeps it loaded
+        "sleep 1; echo '# by hand' >> /etc/systemd/system/saveos-heartbeat.service",
         True,
     ),
     (
@@ -181,7 +181,7 @@ volumes:
 """
 KEEP = {
     "agent": "cp -a /etc/saveos /root/kept-saveos",
-    "web": "cp -a /etc/systemd/system/saveos-backup.service /root/",
+    "web": "cp -a /etc/systemd/system/saveos-heartbeat.service /root/",
     "vault": f"cp -a {KEYS} /root/kept-keys",
 }
 PUT_BACK = {
@@ -190,14 +190,14 @@ PUT_BACK = {
     "/etc/letsencrypt /root/lab-ca* "
     "/etc/ssh/sshd_config.d/99-lab.conf /etc/ssh/*-cert.pub "
     "/etc/systemd/system/saveos-heartbeat.timer.d /root/h; "
-    "mv /root/saveos-backup.service /etc/systemd/system/; systemctl daemon-reload; "
+    "mv /root/saveos-heartbeat.service /etc/systemd/system/; systemctl daemon-reload; "
     "systemctl enable -q --now saveos-backup.timer; systemctl restart saveos-heartbeat.timer",
     "bare": "ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime; [ ! -e /root/r ] || cat /root/r "
     "> /etc/resolv.conf; "
     "chmod 1777 /var/tmp; rm -rf /root/other* /root/r /root/restores; mkdir -p -m 700 "
     "/var/lib/saveos-agent/restores",
     "cron": "[ ! -e /root/saveos-backup ] || mv /root/saveos-backup /etc/cron.d/; "
-    "[ ! -L /root/borgmatic ] || mv /root/borgmatic /opt/saveos/bin/; pgrep -x cron || service "
+    "[ ! -L /root/borgmatic ] || mv /root/borgmatic /opt/saveos/bin/; service "
     "cron start > /dev/null",
     "vault": f"mv /root/kept-keys {KEYS}; chmod 0640 {KEYS}; chmod 0700 {STORE}/*; rm -f {STORE}/*/lab",
 }
