@@ -72,10 +72,10 @@ def test_a_protected_archive_survives_retention_and_the_rest_follows(cared):
 
     on(cared.bare, 'echo fourth > "$1"; touch /srv/data/cared/new', NOTE)
     said = cared.controller.command("archives", "compare", third["id"], "host")
-    assert "modified" in said
-    assert "/srv/data/cared/new" in said
+    found = {each["path"]: each["kind"] for each in said["differences"]}
+    assert (found[NOTE], found["/srv/data/cared/new"]) == ("modified", "added")
     text = cared.controller.command("archives", "diff", third["id"], "host", NOTE)
-    assert {"-three", "+fourth"} <= set(text.splitlines())
+    assert {"-three", "+fourth"} <= set(text["difference"].splitlines())
     told = cared.controller.items("/jobs?operation=diff")[0]
     kept = cared.controller.http("GET", f"/jobs/{told['id']}/log?format=text").text
     kept += str(cared.controller.items(f"/jobs/{told['id']}/hosts"))
@@ -88,7 +88,7 @@ def test_a_protected_archive_survives_retention_and_the_rest_follows(cared):
     assert answer.status_code == 409
     cared.controller.command("archives", "unprotect", first["id"], "--wait")
     before = cared.controller.command("archives", "delete", first["id"], "--check")
-    assert "would be deleted" in before
+    assert (before["archive"]["name"], before["now"]) == (first["name"], None)
     assert first["name"] in names(cared)
     cared.controller.command("archives", "delete", first["id"], "--yes", "--wait")
     gone = about(cared, first)
