@@ -27,9 +27,7 @@ def add_to(app: typer.Typer) -> None:
 def export_controller(
     target: Annotated[
         Path | None,
-        typer.Option(
-            "--output", help="Directory to make or replace (default: export/ in its home)."
-        ),
+        typer.Option("--output", help="Directory to make or replace (default: export/ in its home)."),
     ] = None,
     without_catalogue: Annotated[
         bool, typer.Option("--no-catalogue", help="Leave the index of files out; hosts send it anew.")

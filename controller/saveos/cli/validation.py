@@ -9,7 +9,7 @@ from saveos.cli.findings import run_operation
 
 validation = group(
     "See whether hosts are set up as they must be: configuration, set-up, compose files.\n\n"
-    "Nothing is changed unless --fix names what to mend: a finding's id (secret-permissions), its id and subject "
+    "Nothing is changed unless --fix names what to mend: one's id (secret-permissions), its id and subject "
     "(env-permissions:/srv/app/.env), or all. What a fix changes is kept on the host below "
     "/var/lib/saveos-maintenance/validation; --check shows the difference and changes nothing."
 )
@@ -68,12 +68,14 @@ def _command(name: str, kinds: list[str], text: str) -> None:
 
 _command("all", ["config", "setup", "compose"], "Check everything that there is to check.")
 _command(
-    "config", ["config"], "Check the backup's configuration: its schema, sources, hooks, excludes and retention."
+    "config",
+    ["config"],
+    "Check the backup's configuration: its schema, sources, hooks, excludes and retention.",
 )
 _command(
     "setup",
     ["setup"],
-    "Check the set-up: repository, passphrase, escrow, timers, secrets' rights, disks, clock, names, certificates.",
+    "Check the set-up: repository, passphrase, escrow, timers, secrets, disks, clock, names, certificates.",
 )
 _command(
     "compose",
