@@ -15,7 +15,7 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 RUN_PACKAGES="acl python3-venv openssh-client openssh-server"
 BUNDLE_PACKAGES="gcc libc6-dev binutils pkg-config python3-dev libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev"
 LAB_PACKAGES="openssh-client podman runc netavark iptables nftables mmdebstrap" # real hosts in containers
-TEST_PACKAGES="git openssh-server postgresql chromium $LAB_PACKAGES"
+TEST_PACKAGES="git openssh-server postgresql chromium libfaketime $LAB_PACKAGES"
 
 say() { printf '%s\n' "$*"; }
 stop() {

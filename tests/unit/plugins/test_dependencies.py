@@ -27,12 +27,12 @@ from ansible_collections.saveos.fleet.plugins.modules import dependencies
 SOURCES = """Package files:
  100 /var/lib/dpkg/status
      release a=now
- 500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+ 500 http://mirror.example.net/debian-security bookworm-security/main amd64 Packages
      release v=12,o=Debian,a=oldstable-security,n=bookworm-security,l=Debian-Security,c=main,b=amd64
-     origin deb.debian.org
- 500 http://deb.debian.org/debian bookworm/main amd64 Packages
+     origin mirror.example.net
+ 500 http://mirror.example.net/debian bookworm/main amd64 Packages
      release v=12.15,o=Debian,a=oldstable,n=bookworm,l=Debian,c=main,b=amd64
-     origin deb.debian.org
+     origin mirror.example.net
 Pinned packages:
 """
 # `apt-cache policy needrestart bash gone phased down`
@@ -41,9 +41,9 @@ POLICY = """needrestart:
   Candidate: 3.6-4+deb12u4
   Version table:
      3.6-4+deb12u4 500
-        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+        500 http://mirror.example.net/debian-security bookworm-security/main amd64 Packages
      3.6-4+deb12u3 500
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example.net/debian bookworm/main amd64 Packages
  *** 3.6-4+deb12u2 100
         100 /var/lib/dpkg/status
 bash:
@@ -51,7 +51,7 @@ bash:
   Candidate: 5.2.15-2+b13
   Version table:
      5.2.15-2+b13 500
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example.net/debian bookworm/main amd64 Packages
  *** 5.2.15-2+b8 100
         100 /var/lib/dpkg/status
 gone:
@@ -59,15 +59,15 @@ gone:
   Candidate: 1.0
   Version table:
      1.0 500
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example.net/debian bookworm/main amd64 Packages
 openssl:
   Installed: 1.0
   Candidate: 1.2
   Version table:
      1.2 500 (phased 20%)
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example.net/debian bookworm/main amd64 Packages
      1.1 500
-        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+        500 http://mirror.example.net/debian-security bookworm-security/main amd64 Packages
  *** 1.0 100
         100 /var/lib/dpkg/status
 down:
@@ -77,7 +77,7 @@ down:
  *** 2.0 100
         100 /var/lib/dpkg/status
      1.0 1001
-       1001 http://deb.debian.org/debian bookworm/main amd64 Packages
+       1001 http://mirror.example.net/debian bookworm/main amd64 Packages
 """
 PLAN = """Reading package lists...
 The following packages have been kept back:
