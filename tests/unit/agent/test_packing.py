@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -29,9 +30,11 @@ def unpack(agent, failures, stream, to):
     return agent.Unpacker(to, failures, lambda: None).unpack(stream)
 
 
-def packed(agent, tree):
-    content = io.BytesIO()
-    counts = agent.pack(tree, content.write)
+def packed(agent, tree, verified=True, missing=()):
+    content, left_out = io.BytesIO(), agent.Failures(agent.Redactor([]))
+    for path in missing:
+        left_out.add(path, "was not restored as the archive holds it")
+    counts = agent.pack(tree, content.write, verified, left_out)
     content.seek(0)
     return content, counts
 
@@ -69,6 +72,28 @@ def test_a_changed_file_is_not_kept(agent, failures, tmp_path):
     assert list(failures.known) == ["/file"] and not (tmp_path / "there/file").exists()
 
 
+def test_what_the_source_left_out_is_a_failure_here(agent, failures, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/whole").write_bytes(b"x")
+    content, _ = packed(agent, tmp_path / "tree", verified=False, missing=["/srv/damaged"])
+    told = unpack(agent, failures, content, tmp_path / "there")
+    assert told["verified"] is False
+    assert failures.listed() == [
+        {
+            "path": "/srv/damaged",
+            "message": "at the other host: was not restored as the archive holds it",
+        }
+    ]
+    assert (tmp_path / "there/whole").read_bytes() == b"x"
+
+
+def test_what_the_source_did_not_compare_is_not_verified(agent, failures, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/whole").write_bytes(b"x")
+    content, _ = packed(agent, tmp_path / "tree", verified=None)
+    assert unpack(agent, failures, content, tmp_path / "there")["verified"] is None
+
+
 @pytest.mark.parametrize(
     "member",
     [
@@ -94,8 +119,9 @@ def test_nothing_gets_out(agent, failures, tmp_path, member):
         hostile.type, hostile.linkname = member["type"], member.get("linkname", "")
         tar.addfile(hostile)
         end = tarfile.TarInfo("end")
-        end.size = 2
-        tar.addfile(end, io.BytesIO(b"{}"))
+        told = json.dumps({"verified": True, "failed_files": [], "failed_total": 0}).encode()
+        end.size = len(told)
+        tar.addfile(end, io.BytesIO(told))
     content.seek(0)
     try:
         unpack(agent, failures, content, tmp_path / "there")

@@ -2,8 +2,9 @@
 """A tree as one stream from host to host: a tar archive with what tar alone does not say.
 
 Each entry carries its times in nanoseconds, its extended attributes (ACLs are some of them) and, if it is a
-file, the SHA-256 of its content. The last member says that the stream is whole. Owners travel as names with
-their numbers; a name that the receiving host knows wins, as with Borg.
+file, the SHA-256 of its content. The last member says that the stream is whole, and which files of the archive
+are not in it because their content was damaged. Owners travel as names with their numbers; a name that the
+receiving host knows wins, as with Borg.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from saveos_agent.mover import Failures
 
 DATA, END = "data/", "end"
 PIECE = 1 << 20  # bytes
+END_SIZE = 16 << 20  # bytes: the list of what is missing is bounded at its source
 KINDS = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -42,8 +44,13 @@ class _Out:
         self.write = write
 
 
-def pack(tree: Path, write: Callable[[bytes], Any]) -> dict[str, int]:
-    """Write a tree that nobody changes to a stream; returns how many files and bytes it holds."""
+def pack(
+    tree: Path, write: Callable[[bytes], Any], verified: Optional[bool], failures: Failures
+) -> dict[str, int]:
+    """Write a tree that nobody changes to a stream; returns how many files and bytes it holds.
+
+    `verified` and `failures` say whether the tree is what the archive holds, and what is not in it.
+    """
     counts = {"files": 0, "bytes": 0}
     seen: dict[tuple[int, int], str] = {}
     out: Any = _Out(write)
@@ -54,7 +61,8 @@ def pack(tree: Path, write: Callable[[bytes], Any]) -> dict[str, int]:
                 _pack_entry(tar, tree, os.path.join(directory, name), seen, counts)
                 tar.members.clear()  # it would keep them all
         end = tarfile.TarInfo(END)
-        told = json.dumps(counts).encode()
+        missing = {"failed_files": failures.listed(), "failed_total": failures.total}
+        told = json.dumps({**counts, "verified": verified, **missing}).encode()
         end.size = len(told)
         tar.addfile(end, io.BytesIO(told))
     return counts
@@ -129,7 +137,10 @@ class Unpacker:
         self.good = self.bad = 0
 
     def unpack(self, stream: Any) -> dict[str, Any]:
-        """Write all of it; returns what `pack` counted. Raises AgentError where it broke off."""
+        """Write all of it; returns what `pack` counted. Raises AgentError where it broke off.
+
+        What the other host could not bring is a failure here, too, and then not all is verified.
+        """
         end: Optional[dict[str, Any]] = None
         try:
             with opened(self.root), tarfile.open(fileobj=stream, mode="r|", bufsize=PIECE) as tar:
@@ -138,7 +149,7 @@ class Unpacker:
                     self.check()
                     if member.name == END:
                         file = tar.extractfile(member)
-                        end = json.loads(file.read(65536)) if file else {}
+                        end = json.loads(file.read(END_SIZE)) if file else {}
                         break
                     self._member(tar, member)
                 while stream.read(PIECE):  # to the very end: only then is nothing missing
@@ -146,11 +157,22 @@ class Unpacker:
                 for path, member in reversed(self.directories):
                     with opened(open_below(self.root, path)) as directory:
                         _dress(f"/proc/self/fd/{directory}", member, follow=True)
-        except (tarfile.TarError, ValueError) as error:
+            verdict = self._verdict(end) if end is not None else None
+        except (tarfile.TarError, ValueError, TypeError, KeyError) as error:
             raise AgentError("transfer", f"What came cannot be read: {error}.", "Ask for it anew.") from None
         if end is None:
             raise AgentError("transfer", "What came breaks off before its end.", "Ask for it anew.")
-        return {**end, "verified": self.bad == 0, "verified_files": self.good}
+        return {**end, "verified": verdict, "verified_files": self.good}
+
+    def _verdict(self, end: dict[str, Any]) -> Optional[bool]:
+        """Whether all is here as the archive holds it; None where the other host did not compare."""
+        told, listed = int(end["failed_total"]), end["failed_files"]
+        for item in listed:
+            self.failures.add(str(item["path"]), f"at the other host: {item['message']}")
+        self.failures.total += max(0, told - len(listed))
+        if self.bad or told or end["verified"] is False:
+            return False
+        return True if end["verified"] else None
 
     def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = member.name[len(DATA) :]

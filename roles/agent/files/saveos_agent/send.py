@@ -170,10 +170,10 @@ def send_staged(settings: Settings, request: RestoreRequest, archive: str, cance
     store(settings, "drill.json", {"scratch": str(scratch), "run_id": request.run_id})
     try:
         scratch.mkdir(mode=0o700)
-        _extract_verified(work, scratch)
+        verified = _extract_verified(work, scratch)
         upload = Upload(settings, request.transfer, "tar")
         try:
-            counts = pack(scratch, upload.write)
+            counts = pack(scratch, upload.write, verified, work.failures)
             upload.finish()
         finally:
             upload.close()
@@ -183,7 +183,8 @@ def send_staged(settings: Settings, request: RestoreRequest, archive: str, cance
     return {"archive": archive, "form": "tar", "sent": upload.sent, **counts, **failed}
 
 
-def _extract_verified(work: Restoring, scratch: Path) -> None:
+def _extract_verified(work: Restoring, scratch: Path) -> Optional[bool]:
+    """Extract, and return whether that is what the archive holds; None where nothing was compared."""
     truth = Hashes(work)
     truth.start()
     try:
@@ -191,7 +192,8 @@ def _extract_verified(work: Restoring, scratch: Path) -> None:
         if result["error"]:
             error = result["error"]
             raise AgentError(error["code"], error["message"], error["fix"])
-        truth.compare(scratch)
+        verified: Optional[bool] = truth.compare(scratch)["verified"]
     except BaseException:
         truth.end()
         raise
+    return verified
