@@ -35,6 +35,7 @@ from saveos_agent.times import utc
 from saveos_agent.workers import go_on, spawn
 
 START_TRIES = 5
+START_EVERY = 3  # seconds between them
 
 
 def start_backup(settings: Settings) -> None:
@@ -49,6 +50,11 @@ def start_backup(settings: Settings) -> None:
             )
     else:
         spawn(settings, "", "backup")
+
+
+def is_starting(settings: Settings) -> bool:
+    """Whether systemd has the unit's process already, however slowly it begins."""
+    return settings.systemd and systemctl("is-active", settings.unit).stdout.strip() in ("activating", "active")
 
 
 def request_backup(settings: Settings, run_id: str, job_id: str, trigger: str) -> tuple[str, bool]:
@@ -74,13 +80,16 @@ def wait_for_backup(
         if lock.held():
             return True
         if not start or (pending_request(settings) or {}).get("run_id") != wanted:
-            return False
+            return lock.held()  # a worker may have taken lock and request between the two looks
         keep_request(settings)
         if time.monotonic() >= next_try:
+            next_try = time.monotonic() + START_EVERY
+            if tries and is_starting(settings):
+                return True
             if tries == START_TRIES:
                 withdraw_request(settings, wanted)
                 return False
-            tries, next_try = tries + 1, time.monotonic() + 3
+            tries += 1
             start_backup(settings)
         return True
 
