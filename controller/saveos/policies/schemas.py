@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from saveos.core import cron
 from saveos.core.inputs import AbsolutePath, Name, OptionalPath, RequestModel
 from saveos.hosts.schemas import Reference
+from saveos.policies.retention import Rules
 
 COMPRESSION = re.compile(r"(auto,)?(none|lz4|zstd(,\d{1,2})?|zlib(,\d)?|lzma(,\d)?)")
 OWN_OPTIONS = (
@@ -79,7 +80,7 @@ Commands = Annotated[list[Command], Field(max_length=100)]
 class Retention(RequestModel):
     """How long archives are kept; both `keep_within` and a count, because clocks can be wrong."""
 
-    keep_within: str | None = Field(None, pattern=r"^\d{1,5}[Hdwmy]$", examples=["7d"])
+    keep_within: str | None = Field(None, pattern=r"^\d{1,5}[A-Za-z]$", examples=["7d"])
     keep_hourly: Keep | None = None
     keep_daily: Keep | None = None
     keep_weekly: Keep | None = None
@@ -91,6 +92,7 @@ class Retention(RequestModel):
         if not any(self.model_dump().values()):
             raise ValueError("the retention would keep nothing: name keep_within or a count")
         self.keep_within = self.keep_within or "7d"  # counts alone are wrong as soon as a clock is
+        Rules({"keep_within": self.keep_within})  # Borg knows its unit
         return self
 
 

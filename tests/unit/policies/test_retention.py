@@ -150,3 +150,8 @@ def test_looking_ahead_is_what_happens_step_by_step() -> None:
 def test_borg_knows_no_minutes() -> None:
     with pytest.raises(ValueError, match="unit S"):
         retention.Rules({"keep_within": "7S"})
+
+
+def test_a_policy_takes_no_unit_that_borg_does_not_know():
+    with pytest.raises(ValueError, match="Borg knows no unit M"):
+        Retention(keep_within="30M")
