@@ -11,6 +11,7 @@ import shutil
 import stat
 
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import read, run
+from ansible_collections.saveos.fleet.plugins.module_utils.ownership import is_foreign
 from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import (
     ID,
     authorized_line,
@@ -238,20 +239,21 @@ def storage(server):
                 "repository-foreign",
                 "critical",
                 f"Files of the repository {name} do not belong to {server.user}, so it cannot be written.",
-                f"chown -hR {server.user}: {path}",
+                f"find {path} ! -user {server.user} ! \\( -user root -perm 0440 \\) "
+                f"-exec chown -h {server.user}: {{}} +",
                 name,
                 f"such as {found}",
             )
 
 
 def foreign(path, uid):
-    """A file of a repository that is another user's; "" where there is none (of the first so many)."""
+    """A file of a repository that is another's; "" where there is none (of the first so many)."""
     seen = 0
     for directory, below, files in os.walk(path):
         for name in [*below, *files]:
             seen += 1
             try:
-                if os.lstat(os.path.join(directory, name)).st_uid != uid:
+                if is_foreign(os.lstat(os.path.join(directory, name)), uid):
                     return os.path.join(directory, name)
             except OSError:
                 continue

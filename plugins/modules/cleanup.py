@@ -339,10 +339,15 @@ class Cleanup:
 
     def _not_cleaned(self, name, title, errors):
         self.judged.append("not-cleaned")
+        failed = "looked at" if self.check_mode else "removed"
         self.findings.add(
-            "not-cleaned", "warning", f"{title[:1].upper()}{title[1:]} could not all be removed.", subject=name,
-            evidence="\n".join(errors), fix="Mend what is said there, then run cleanup again.",
-        )  # fmt: skip
+            "not-cleaned",
+            "warning",
+            f"{title[:1].upper()}{title[1:]} could not all be {failed}.",
+            subject=name,
+            evidence="\n".join(errors),
+            fix="Mend what is said there, then run cleanup again.",
+        )
 
     def _command(self, name, title):
         self.judged.append(name)

@@ -13,6 +13,7 @@ import stat
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.saveos.fleet.plugins.module_utils.ownership import is_foreign
 from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import ID
 
 DOCUMENTATION = r"""
@@ -145,8 +146,7 @@ def measured(path, uid, deadline):
     size = foreign = 0
     for _entry, found in walk(path):
         size += found.st_size if stat.S_ISREG(found.st_mode) else 0
-        guarded = found.st_uid == 0 and stat.S_ISREG(found.st_mode) and found.st_mode & 0o777 == 0o440
-        foreign += found.st_uid != uid and not guarded  # the guard takes what it has copied
+        foreign += is_foreign(found, uid)
         if time.monotonic() > deadline:
             return None
     return size, foreign

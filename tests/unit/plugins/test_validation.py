@@ -452,3 +452,20 @@ def test_links_and_other_places_are_not_followed(tmp_path):
     assert ids(validation_compose.below([str(inside)])) == []
     assert ids(validation_compose.below(["/", "/proc", "/no/such"])) == ["compose-root"] * 3
     assert ids(validation_compose.below(["/var/www-none"])) == ["compose-root"]
+
+
+def test_files_that_the_guard_took_over_are_not_foreign(tmp_path, monkeypatch):
+    """After a guard's run segments are root's and read-only; a file of root's that is not so is a fault."""
+    for name, mode in (("1", 0o440), ("2", 0o600)):
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).chmod(mode)
+    real = os.lstat
+
+    def of_root(path):
+        found = real(path)
+        return SimpleNamespace(st_uid=0, st_mode=found.st_mode)
+
+    monkeypatch.setattr(os, "lstat", of_root)
+    assert validation_server.foreign(str(tmp_path), 1000) == str(tmp_path / "2")
+    (tmp_path / "2").unlink()
+    assert validation_server.foreign(str(tmp_path), 1000) == ""
