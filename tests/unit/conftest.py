@@ -82,7 +82,7 @@ class Jobs:
             return logs.as_text(logs.read(session, job_id, 1, 5000))
 
     def cancel(self, job_id: uuid.UUID, who: str = "ann") -> Job:
-        with self.database.session() as session:
+        with self.database.session(writes=True) as session:  # as a route does
             return service.cancel(session, self.tenant_id, job_id, who)
 
 
