@@ -7,7 +7,7 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.saveos.fleet.plugins.module_utils.converge import run
+from ansible_collections.saveos.fleet.plugins.module_utils.converge import read, run
 
 DOCUMENTATION = r"""
 module: guard
@@ -23,6 +23,10 @@ options:
     type: str
     choices: [run, report, check, undo]
     default: run
+  config:
+    description: The guard's settings; a second installation on the same machine has its own.
+    type: str
+    default: /etc/saveos/guard.json
   told:
     description: The controller's word as JSON text; empty when there is none.
     type: str
@@ -64,7 +68,7 @@ PROGRAM = "/usr/local/sbin/saveos-guard"
 
 def ask(module, *words, stdin=""):
     """What the guard answers as JSON; the module fails with its sentence when it gives none."""
-    ran = run([PROGRAM, *words], stdin=stdin)
+    ran = run([PROGRAM, "--config", module.params["config"], *words], stdin=stdin)
     try:
         return json.loads(ran.stdout)
     except ValueError:
@@ -76,6 +80,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "verb": {"choices": ["run", "report", "check", "undo"], "default": "run"},
+            "config": {"default": "/etc/saveos/guard.json"},
             "told": {"default": "", "no_log": False},
             "repositories": {"type": "list", "elements": "str", "default": []},
             "compact": {"type": "bool", "default": True},
@@ -101,12 +106,20 @@ def main():
     module.exit_json(changed=compacted, saveos={"guard": report})
 
 
+def state_of(config):
+    """Where the guard of these settings keeps what it knows."""
+    try:
+        return json.loads(read(config) or "{}")["state"]
+    except (ValueError, KeyError):
+        return "/var/lib/saveos-guard"
+
+
 def undo(module):
     """Put one repository back, where this server has it."""
     repositories = module.params["repositories"]
     if len(repositories) != 1 or not repositories[0]:
         module.fail_json(msg="an undo needs exactly one repository: set maintenance_repository_id")
-    if not os.path.isdir(f"/var/lib/saveos-guard/{repositories[0]}"):
+    if not os.path.isdir(f"{state_of(module.params['config'])}/{repositories[0]}"):
         module.exit_json(changed=False)
     words = ["undo", "--json", "--repository", repositories[0], "--to", module.params["to"]]
     done = ask(module, *words, *(["--dry-run"] if module.check_mode else []))

@@ -14,15 +14,19 @@ short_description: Put the guard of repositories in place
 version_added: 0.3.0
 author: The SaveOS contributors (@saveos)
 description:
-  - Installs C(/usr/local/sbin/saveos-guard) and C(/etc/saveos/guard.json). Repositories that are known to the
+  - Installs C(/usr/local/sbin/saveos-guard) and its settings. Repositories that are known to the
     guard and not named here stay known.
 options:
   program:
     description: The guard's text.
     type: str
     required: true
+  config:
+    description: Where its settings lie; another file for a second installation on the same machine.
+    type: str
+    default: /etc/saveos/guard.json
   settings:
-    description: Its settings.
+    description: Its settings. V(state) is where it keeps its ledger.
     type: dict
     required: true
   repositories:
@@ -42,28 +46,28 @@ EXAMPLES = r"""
 - name: Put the guard in place
   saveos.fleet.server_guard:
     program: "{{ lookup('ansible.builtin.file', 'saveos-guard', rstrip=false) }}"
-    settings: {root: /srv/saveos, user: saveos-borg, hold_days: 14}
+    settings: {root: /srv/saveos, user: saveos-borg, state: /var/lib/saveos-guard, hold_days: 14}
 """
 
 RETURN = r"""# """
 
 PROGRAM = "/usr/local/sbin/saveos-guard"
-SETTINGS = "/etc/saveos/guard.json"
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "program": {"required": True},
+            "config": {"default": "/etc/saveos/guard.json"},
             "settings": {"type": "dict", "required": True},
             "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
             "borg": {"default": "/opt/saveos/server/borg"},
         },
         supports_check_mode=True,
     )
-    host = Converge(module)
+    host, config = Converge(module), module.params["config"]
     try:
-        known = json.loads(read(SETTINGS) or "{}").get("repositories", {})
+        known = json.loads(read(config) or "{}").get("repositories", {})
     except (ValueError, AttributeError):
         known = {}
     for item in module.params["repositories"]:
@@ -72,9 +76,10 @@ def main():
             "append_only": bool(item.get("append_only", True)),
         }
     settings = {"schema": 1, **module.params["settings"], "borg": module.params["borg"], "repositories": known}
-    host.directory("/etc/saveos", 0o755)
-    host.directory("/var/lib/saveos-guard", 0o711)
-    host.file(SETTINGS, json.dumps(settings, indent=1, sort_keys=True) + "\n", 0o600)
+    if config.startswith("/etc/saveos/"):
+        host.directory("/etc/saveos", 0o700)
+    host.directory(settings["state"], 0o711)
+    host.file(config, json.dumps(settings, indent=1, sort_keys=True) + "\n", 0o600)
     host.file(PROGRAM, module.params["program"], 0o755)
     host.exit()
 

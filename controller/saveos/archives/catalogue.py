@@ -45,6 +45,16 @@ def open_store(session: Session, home: Path, tenant_id: uuid.UUID, repository_id
     return _open(session, home, tenant_id, repository_id.int % SHARDS)
 
 
+def copy_stores(session: Session, home: Path, tenant_id: uuid.UUID, target: Path) -> None:
+    """Copy all stores of a tenant to another home, consistently and sealed, while they are in use."""
+    for shard in range(SHARDS):
+        if _path(home, tenant_id, shard).exists():
+            place = _path(target, tenant_id, shard)
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _open(session, home, tenant_id, shard) as store:
+                store.copy_to(place)
+
+
 def _open(session: Session, home: Path, tenant_id: uuid.UUID, shard: int) -> Store:
     return Store(_path(home, tenant_id, shard), _key(session, tenant_id))
 

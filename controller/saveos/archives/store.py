@@ -143,8 +143,9 @@ class Store:
     def __init__(self, path: Path, key: bytes, *, cache_mib: int = 64) -> None:
         """Open or make the store at `path` with a 32-byte key. Raises sqlite.DatabaseError on a wrong one."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._key = f"PRAGMA key = \"x'{key.hex()}'\""
         self._connection = sqlite.connect(str(path), isolation_level=None, timeout=30)
-        self._run(f"PRAGMA key = \"x'{key.hex()}'\"")
+        self._run(self._key)
         for pragma in (
             "journal_mode=WAL",
             "synchronous=NORMAL",  # it can be built anew, so a power cut may cost the last archive
@@ -162,6 +163,17 @@ class Store:
         with self._writing():
             for statement in UPGRADE.split(";") if self._one(OLD) else ():
                 self._run(statement)
+
+    def copy_to(self, target: Path) -> None:
+        """Write a consistent copy under the same key, without holding up who writes here."""
+        copy = sqlite.connect(str(target), isolation_level=None)
+        try:
+            copy.execute(self._key)
+            self._connection.backup(copy, pages=2000, sleep=0.01)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            copy.close()
+        target.chmod(0o600)
 
     def close(self) -> None:
         """Close it."""

@@ -98,6 +98,7 @@ class Installation:
             "server_root": str(self.storage),
             "server_open_parents": True,
             "server_user": self.named("saveos-borg"),
+            "server_instance": self.instance,
             "agent_home": str(self.home / "agent"),
             "agent_instance": self.instance,
         }

@@ -48,8 +48,8 @@ def remove(installation: Installation) -> list[str]:
 
 
 def agent_files(installation: Installation) -> list[Path]:
-    """Return the units and cron files of the agent on this machine, by its instance."""
-    names = ("saveos-backup", "saveos-heartbeat")
+    """Return the units and cron files of the agent and the guard on this machine, by their instance."""
+    names = ("saveos-backup", "saveos-heartbeat", "saveos-guard")
     units = [
         process.UNITS / f"{installation.named(name)}.{kind}" for name in names for kind in ("timer", "service")
     ]

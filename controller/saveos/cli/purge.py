@@ -10,7 +10,9 @@ from saveos.cli import installation, leftovers, output, preflight, process
 from saveos.cli.errors import FAILED, USAGE, CommandError
 from saveos.cli.installation import Installation
 
-PROGRAMS = [Path("/opt/saveos"), Path("/usr/local/bin/saveos-agent")]
+PROGRAMS = [
+    Path(path) for path in ("/opt/saveos", "/usr/local/bin/saveos-agent", "/usr/local/sbin/saveos-guard")
+]
 
 
 def run(yes: bool) -> None:
@@ -59,7 +61,7 @@ def _kept(here: Installation) -> list[Path]:
 def _directories(here: Installation) -> list[Path]:
     if here.instance:
         return [here.home]
-    names = ("/etc/saveos", "/var/lib/saveos-agent", "/run/saveos-agent")
+    names = ("/etc/saveos", "/var/lib/saveos-agent", "/run/saveos-agent", "/var/lib/saveos-guard")
     return [here.home, *map(Path, names)]
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 from saveos import __version__
 from saveos.accounts.models import Login, Tenant, Token
 from saveos.accounts.service import record
+from saveos.archives.catalogue import copy_stores
 from saveos.core import sealing, security
 from saveos.core.clock import now
 from saveos.core.database import Database
@@ -78,14 +79,14 @@ def _write(settings: Settings, fresh: Path, catalogue: bool) -> Manifest:
         name = _copy_database(settings, database.engine, fresh)
         with database.session() as session:
             key = _recovery_key(session)
+            for tenant_id in session.scalars(select(Tenant.id)) if catalogue else ():
+                copy_stores(session, settings.home, tenant_id, fresh)
         with database.engine.connect() as connection:
             revision = MigrationContext.configure(connection).get_current_revision() or ""
     finally:
         database.close()
     manifest = Manifest(now().isoformat(), __version__, revision, name, "plain")
     _write_keys(settings.home, fresh, key, manifest)
-    if catalogue:
-        _copy_catalogue(settings.home / "catalogue", fresh / "catalogue")
     manifest.files = {name: {"sha256": digest, "bytes": size} for name, digest, size in sorted(_digests(fresh))}
     _private(fresh / "manifest.json", json.dumps(asdict(manifest), indent=1).encode() + b"\n")
     return manifest
@@ -134,13 +135,6 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         reading.backup(writing, pages=2000, sleep=0.01)
         writing.execute("PRAGMA journal_mode=DELETE")
     target.chmod(0o600)
-
-
-def _copy_catalogue(source: Path, target: Path) -> None:
-    for shard in sorted(source.glob("*/*.db")):
-        place = target / shard.relative_to(source)
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy_sqlite(shard, place)
 
 
 def _recovery_key(session: Session) -> RecoveryKey | None:

@@ -12,6 +12,9 @@ from tests.guarded import PROGRAM
 
 SAYS = """#!/usr/bin/python3
 import json, sys
+if sys.argv[1:3] != ["--config", {config!r}]:
+    sys.exit("saveos-guard: these are not its settings")
+del sys.argv[1:3]
 log = open({log!r}, "a")
 print(json.dumps([sys.argv[1:], sys.stdin.read()]), file=log)
 if sys.argv[1] == "undo" and "never" in sys.argv:
@@ -30,13 +33,15 @@ class Ended(Exception):
 def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the module with parameters; its results, and what the guard was asked."""
     program, log = tmp_path / "saveos-guard", tmp_path / "log"
-    program.write_text(SAYS.format(log=str(log)))
+    config = str(tmp_path / "guard.json")
+    program.write_text(SAYS.format(log=str(log), config=config))
     program.chmod(0o755)
     monkeypatch.setattr(guard, "PROGRAM", str(program))
     monkeypatch.setattr(guard.os.path, "isdir", lambda path: path.endswith("r1"))
 
     def run(check_mode: bool = False, **params: Any) -> SimpleNamespace:
-        given = {"verb": "run", "told": "", "repositories": [], "compact": True, "to": "latest-good", **params}
+        defaults = {"verb": "run", "told": "", "repositories": [], "compact": True, "to": "latest-good"}
+        given = {"config": config, **defaults, **params}
 
         def end(**results: Any) -> None:
             raise Ended(results)

@@ -2,13 +2,15 @@
 
 import os
 import signal
-import sqlite3
+import uuid
 from datetime import timedelta
 
 import pytest
 from saveos import migrations
 from saveos.accounts.models import Audit, Login, Tenant, Token, User
 from saveos.accounts.service import bootstrap, create_token, seal_for, unseal_for
+from saveos.archives.catalogue import open_store
+from saveos.archives.store import Item, Wanted
 from saveos.core import sealing, security
 from saveos.core.clock import now
 from saveos.core.database import Database
@@ -21,6 +23,7 @@ from saveos.upkeep.clean import BATCH, clean
 from sqlalchemy import func, select
 
 PLACE = ("tenants", "note")
+REPOSITORY = uuid.UUID("0193aaaa-0000-7000-8000-000000000001")
 
 
 @pytest.fixture
@@ -37,13 +40,10 @@ def settings(tmp_path):
         create_token(session, tenant.id, user, "ci", ["*"])
         session.add(Login(user_id=user.id, hash="h" * 64, expires_at=now() + timedelta(days=1)))
         session.add(Host(tenant_id=tenant.id, name="web1", address="10.0.0.1"))
+        tree = [Item(b"/etc", 0, 1, 0o040755), Item(b"/etc/hosts", 5, 1, 0o100644)]
+        with open_store(session, home, tenant.id, REPOSITORY) as store:
+            store.index(str(REPOSITORY), "0", 0.0, tree, complete=True)
     database.close()
-    shard = home / "catalogue" / "t" / "00.db"
-    shard.parent.mkdir(parents=True)
-    with sqlite3.connect(shard) as connection:
-        connection.execute("create table names (name text)")
-        connection.execute("insert into names values ('etc')")
-    connection.close()
     (home / "tls").mkdir()
     (home / "tls" / "ca.key").write_text("canary ca key")
     return settings
@@ -93,10 +93,11 @@ def test_an_export_restores_on_another_machine_with_everything_but_tokens(settin
     assert counted(settings, Token) == 1, "the running controller keeps its tokens"
     assert (fresh.home / "tls" / "ca.key").read_text() == "canary ca key"
     assert (fresh.home / "kek").stat().st_mode & 0o777 == 0o400
-    assert (fresh.home / "catalogue" / "t" / "00.db").exists()
     again = opened(fresh)
     with again.session() as session:
         tenant = session.scalars(select(Tenant)).one()
+        with open_store(session, fresh.home, tenant.id, REPOSITORY) as store:
+            assert [entry.path for _, entry in store.search(Wanted(["hosts"]))] == [b"/etc/hosts"]
         sealed = seal_for(session, tenant.id, (PLACE[0], tenant.id, PLACE[1]), b"x")
         assert unseal_for(session, tenant.id, (PLACE[0], tenant.id, PLACE[1]), sealed) == b"x"
         acts = [row.action for row in session.scalars(select(Audit))]
