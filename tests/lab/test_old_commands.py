@@ -32,7 +32,7 @@ def old(fleet, line: str) -> tuple[int, str]:
     [
         ("backup.sh --full web", (0,), "backup succeeded"),
         ("backup.sh --list web", (0,), "web-"),
-        ("restore.sh web --path /srv/data/stamp --dry-run", (0, 3), "restore succeeded"),
+        ("restore.sh web --path /srv/data/stamp --dry-run", (0, 3), "1 created"),
         ("manage-dependencies.sh --audit web", (0, 3), "dependencies succeeded"),
         ("cleanup-project.sh --auto --dry-run web", (0, 3), "cleanup succeeded"),
         ("validate-config.sh web", (0, 3), "validation succeeded"),
