@@ -41,8 +41,11 @@ GONE = {"two\nlines etc", "-rf", "\N{REPLACEMENT CHARACTER}", "deep/er/plain", "
 
 
 def prepare(host):
-    """Put two package files into apt's cache, and a lock and a list that stay."""
-    on(host, f"mkdir -p {ARCHIVES} && head -c 300000 /dev/urandom > {ARCHIVES}/a_1_all.deb")
+    """Leave two package files in apt's cache, and a lock and a list that stay."""
+    on(
+        host,
+        f"rm -f {ARCHIVES}/*.deb; mkdir -p {ARCHIVES} && head -c 300000 /dev/urandom > {ARCHIVES}/a_1_all.deb",
+    )
     on(host, f"head -c 5000 /dev/urandom > {ARCHIVES}/b_1_all.deb; touch {ARCHIVES}/lock")
 
 

@@ -56,6 +56,13 @@ def agent_files(installation: Installation) -> list[Path]:
     return [path for path in (*units, *(CRON / installation.named(name) for name in names)) if path.exists()]
 
 
+def end_default_agent() -> None:
+    """End what the agent of the usual places does now, such as a heartbeat that waits for its moment."""
+    for pid, words in _command_lines():
+        if "/etc/saveos" in words and any(word.endswith("/saveos-agent") for word in words):
+            process.end_process(pid)
+
+
 def _command_lines() -> Iterator[tuple[int, list[str]]]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and int(directory.name) != os.getpid():

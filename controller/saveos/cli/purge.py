@@ -33,6 +33,8 @@ def run(yes: bool) -> None:
     kept = _kept(here)
     for path in leftovers.agent_files(here):
         _remove_agent_file(path)
+    if not here.instance:
+        leftovers.end_default_agent()
     leftovers.remove(here)
     for directory in _directories(here):
         _remove_but(directory, kept)
