@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fleet import start_fleet
 from support import on, play
 
 pytestmark = pytest.mark.lab
@@ -211,6 +212,13 @@ CHECKSUM = (
     f"{{ {LOOK} -type f -exec sha256sum {{}} + ; {LOOK} -printf '%p %m %U %l\\n'; }} "
     "2>/dev/null | sort | sha256sum"
 )
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    """A fleet of its own: what other tests leave on theirs, a foreign key or no escrow, are true findings."""
+    with start_fleet() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
