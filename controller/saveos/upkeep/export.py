@@ -34,6 +34,7 @@ from saveos.core.clock import now
 from saveos.core.database import Database
 from saveos.core.settings import Settings
 from saveos.enrolment.models import EnrolmentToken
+from saveos.policies import models as _policies  # noqa: F401 - hosts name their policy; a command alone has no app
 from saveos.secrets.models import RecoveryKey
 
 SCHEMA = 1

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import uuid
 from datetime import timedelta
 
@@ -224,3 +226,10 @@ def test_postgresql_is_dumped_and_restored(tmp_path, cluster):
     assert (counted(fresh, User), counted(fresh, Token), counted(settings, Token)) == (1, 0, 1)
     for name in names:
         cluster.drop(name)
+
+
+@pytest.mark.parametrize("module", ["export", "clean", "keys"])
+def test_a_command_that_loads_only_this_knows_all_tables_it_names(module):
+    script = f"import saveos.upkeep.{module}; from sqlalchemy.orm import configure_mappers; configure_mappers()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
