@@ -7,6 +7,7 @@ under .build/node. Standard library only. Runs again only when an input changed 
 """
 
 import argparse
+import fcntl
 import gzip
 import hashlib
 import json
@@ -22,7 +23,8 @@ MODULES = ROOT / "node_modules"
 DASHBOARD = ROOT / "controller/saveos/dashboard"
 OWN = DASHBOARD / "assets"
 OUT = DASHBOARD / "static"
-NODE_DIR = ROOT / ".build/node"
+BUILD = ROOT / ".build"
+NODE_DIR = BUILD / "node"
 
 VENDOR = {  # file below node_modules → name in the product
     "htmx.org/dist/htmx.min.js": "vendor/htmx.js",
@@ -207,8 +209,12 @@ def main() -> None:
     """Build the assets when they are not current."""
     parser = argparse.ArgumentParser(description="Collect the dashboard's assets.")
     parser.add_argument("--force", action="store_true", help="build even when nothing changed")
-    if parser.parse_args().force or not is_current():
-        build()
+    force = parser.parse_args().force
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "assets.lock").open("w") as lock:  # test processes that start together build once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if force or not is_current():
+            build()
 
 
 if __name__ == "__main__":

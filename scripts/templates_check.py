@@ -49,6 +49,7 @@ msgstr ""
 
 """
 PLACEHOLDER = re.compile(r"%\(([a-z_]+)\)|\{([a-z]+)\}")
+BARE = re.compile(r"%(?!%|\([a-z_]+\)[sd])(?<!%%)")
 
 
 def markup_faults(path: Path) -> Iterator[str]:
@@ -113,6 +114,8 @@ def translation_faults(found: Catalog, known: Catalog) -> Iterator[str]:
             yield f"no French for {message.id!r}: scripts/templates_check.py --update, then translate it"
         elif _placeholders(message, plural=True) != _placeholders(translated, plural=False):
             yield f"other placeholders in the French of {message.id!r}"
+        elif bare := [text for text in (*_forms(message.id), *_forms(translated.string)) if BARE.search(text)]:
+            yield f"a bare %, which Jinja takes for a placeholder (write %%): {bare[0]!r}"
     for message in known:
         key = message.id if isinstance(message.id, str) else message.id[0]
         if message.id and found.get(key) is None:

@@ -34,11 +34,11 @@ def test_an_address_out_of_bounds_is_refused_and_not_sent_back(controller: Contr
     page.get_by_role("link", name="Add a channel").click()
     page.fill("#f-name", "inside")
     page.fill("#f-url", "json://user:hush-hush@127.0.0.1:9/")
-    page.get_by_label("critical").check()
+    page.get_by_label("critical", exact=True).check()
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#h-url .problem")).to_be_visible()
     expect(page.locator("#f-name")).to_have_value("inside")
-    expect(page.get_by_label("critical")).to_be_checked()
+    expect(page.get_by_label("critical", exact=True)).to_be_checked()
     assert "hush-hush" not in page.content()
     with controller.session() as session:
         assert session.scalar(select(Channel).where(Channel.name == "inside")) is None

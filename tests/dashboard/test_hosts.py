@@ -254,13 +254,13 @@ def test_activity_shows_runs_and_acts(controller: Controller, page: Page) -> Non
     expect(page.locator("tbody tr", has_text="Backup").first).to_contain_text("host's timer")
 
 
-def test_provision_check_from_a_host(controller: Controller, page: Page) -> None:
+def test_drift_from_a_host(controller: Controller, page: Page) -> None:
     page.goto(f"{controller.url}/hosts/{controller.made.host}")
     page.get_by_role("button", name="Show drift").click()
-    expect(page.locator(".toast-box")).to_contain_text("Provisioning started")
+    expect(page.locator(".toast-box")).to_contain_text("Drift started")
     with controller.session() as session:
         job = session.scalars(select(Job).order_by(Job.created_at.desc()).limit(1)).one()
-        assert (job.operation, job.mode) == ("provision", "check")
+        assert (job.operation, job.mode) == ("drift", "run")
 
 
 def test_add_a_host_after_confirming_its_key(

@@ -154,7 +154,8 @@ def test_a_host_that_stops_is_told_once_and_its_return_too(fleet, receivers, fro
     until(lambda: unresolved(fleet, "web"), 120 + SWEPT, "an alert")
     alert, host = unresolved(fleet, "web")["overdue"], fleet.controller.get("/hosts/web")
     assert alert["severity"] == "warning"
-    assert alert["since"] == host["due_at"] <= alert["first_seen"]
+    assert alert["since"] == host["due_at"]
+    assert datetime.fromisoformat(host["due_at"]) <= datetime.fromisoformat(alert["first_seen"])
     assert datetime.fromisoformat(host["due_at"]) > datetime.fromisoformat(host["last_backup_at"]) + MINUTE
     until(lambda: overdue(receivers), SWEPT, "a message")
     message = overdue(receivers)[0]

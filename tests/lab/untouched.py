@@ -15,7 +15,7 @@ from lab import Host
 from support import on
 
 # What a running host changes by itself: journal, timers' stamps, logins, the agent's heartbeat and spool, and
-# Ansible's own temporary files.
+# Ansible's own temporary files; in SCRIPT, the private folders of services that come and go.
 MOVING = (
     "/proc",
     "/sys",
@@ -33,7 +33,9 @@ moving = set(json.loads(sys.argv[1]))
 found = {}
 def look(path):
     info = os.lstat(path)
-    told = [info.st_mode, info.st_uid, info.st_gid, info.st_nlink]
+    told = [info.st_mode, info.st_uid, info.st_gid]
+    if path not in ("/tmp", "/var/tmp"):
+        told.append(info.st_nlink)
     if stat.S_ISLNK(info.st_mode):
         told.append(os.readlink(path))
     elif stat.S_ISREG(info.st_mode):
@@ -44,7 +46,10 @@ def look(path):
         told.append(info.st_mtime_ns)
     return told
 for place, folders, files in os.walk("/"):
-    folders[:] = [each for each in folders if os.path.join(place, each) not in moving]
+    folders[:] = [
+        each for each in folders
+        if os.path.join(place, each) not in moving and not each.startswith("systemd-private-")
+    ]
     for name in folders + files:
         path = os.path.join(place, name)
         if path not in moving and not name.endswith(".pyc") and name != "__pycache__":
