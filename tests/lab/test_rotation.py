@@ -135,3 +135,53 @@ def test_provisioning_afterwards_changes_nothing(keyed):
     assert job["by_host"]["web"]["state"] == "ok", fleet.controller.story(job)
     fleet.controller.done("backup", "web")
     until(lambda: fleet.controller.items("/archives?host=web"), 30, "an archive of web")
+
+
+def holds(fleet, name, key):
+    """Whether a host's authorized_keys have a key."""
+    return key.split()[1] in on(fleet.lab.hosts[name], "cat /root/.ssh/authorized_keys*")
+
+
+def test_the_controllers_own_key_is_rotated_host_by_host(keyed):
+    """One host keeps its lines where sshd does not look, one is frozen, the controller is killed on the way."""
+    fleet, _ = keyed
+    controller = fleet.controller
+    old, everybody = controller.ssh_key(), ("vault", "web", "bare", "cron")
+    look = controller.ended(controller.ask("rekey", *everybody, mode="check"))
+    assert look["state"] == "succeeded" and controller.ssh_key() == old, controller.story(look)
+    elsewhere = (
+        "cat /root/.ssh/authorized_keys* >/etc/ssh/elsewhere; "
+        "printf 'AuthorizedKeysFile /etc/ssh/elsewhere\\n' >/etc/ssh/sshd_config.d/00-elsewhere.conf; "
+        "systemctl reload ssh"
+    )
+    on(fleet.bare, elsewhere)
+    undo = fleet.cron.freeze()
+    try:
+        job = controller.ended(controller.ask("rekey", *everybody))
+    finally:
+        undo()
+    new = controller.ssh_key()
+    assert job["state"] == "partial" and new != old, controller.story(job)
+    assert job["by_host"]["cron"]["state"] == "unreachable"
+    assert job["by_host"]["bare"]["state"] == "failed"
+    assert "does not let it in" in fleet.error(job, "bare")
+    for name in ("vault", "web"):
+        assert holds(fleet, name, new) and not holds(fleet, name, old)
+    assert holds(fleet, "bare", old) and holds(fleet, "cron", old)
+    own = {each["kind"]: each for each in controller.get("/secrets/controller")}
+    assert own["controller-ssh-key-former"]["waiting_hosts"] == ["bare", "cron"]
+    # Hosts that have not moved are reached by the former key, the others by the new one
+    controller.done("health", *everybody)
+    on(fleet.bare, "rm /etc/ssh/sshd_config.d/00-elsewhere.conf /etc/ssh/elsewhere; systemctl reload ssh")
+    started = controller.ask("rekey", *everybody)
+    until(lambda: controller.get(f"/jobs/{started['id']}")["state"] == "running", 30, "the rotation to begin")
+    controller.kill()
+    controller.start()
+    job = controller.ended(started)
+    assert job["state"] == "succeeded", controller.story(job)
+    assert controller.ssh_key() == new
+    assert all(holds(fleet, name, new) and not holds(fleet, name, old) for name in everybody)
+    assert "controller-ssh-key-former" not in {each["kind"] for each in controller.get("/secrets/controller")}
+    controller.done("health", *everybody)
+    said = json.dumps(job) + controller.http("GET", f"/jobs/{job['id']}/log?format=text").text
+    assert "PRIVATE" not in said + controller.log.read_text()

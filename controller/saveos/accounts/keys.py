@@ -1,6 +1,7 @@
 """A tenant's keys: its data key (wrapped by the KEK), values sealed with it, its SSH key pair."""
 
 import uuid
+from datetime import datetime
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from saveos.accounts.models import Tenant
 from saveos.core import security
+from saveos.core.clock import now
 from saveos.core.database import new_id
 from saveos.core.errors import NotFound
 
@@ -58,12 +60,56 @@ def ssh_private_key(session: Session, tenant_id: uuid.UUID) -> bytes:
     return unseal_for(session, tenant_id, ("tenants", tenant_id, "ssh_private_key"), tenant.ssh_private_key)
 
 
+def former_ssh_private_key(session: Session, tenant_id: uuid.UUID) -> bytes:
+    """Return the key before the present one while a rotation goes on, else nothing."""
+    tenant = session.get_one(Tenant, tenant_id)
+    if tenant.former_ssh_private_key is None:
+        return b""
+    return unseal_for(session, tenant_id, _former(tenant_id), tenant.former_ssh_private_key)
+
+
+def begin_ssh_rotation(session: Session, tenant_id: uuid.UUID) -> bool:
+    """Make a new SSH key and keep the present one as the former; return whether one was made.
+
+    While a former key is kept no other is made: the rotation that goes on is finished first.
+    """
+    tenant = session.get_one(Tenant, tenant_id, with_for_update=True)
+    if tenant.former_ssh_private_key is not None:
+        return False
+    before = ssh_private_key(session, tenant_id)
+    private, public = _ssh_key_pair(f"saveos:{tenant.name}")
+    tenant.former_ssh_private_key = seal_for(session, tenant_id, _former(tenant_id), before)
+    tenant.former_ssh_public_key = tenant.ssh_public_key
+    here = ("tenants", tenant_id, "ssh_private_key")
+    tenant.ssh_private_key = seal_for(session, tenant_id, here, private)
+    tenant.ssh_public_key, tenant.ssh_key_made_at = public, now()
+    session.flush()
+    return True
+
+
+def end_ssh_rotation(session: Session, tenant_id: uuid.UUID) -> None:
+    """Forget the former SSH key."""
+    tenant = session.get_one(Tenant, tenant_id)
+    tenant.former_ssh_private_key, tenant.former_ssh_public_key = None, ""
+    session.flush()
+
+
+def _former(tenant_id: uuid.UUID) -> tuple[str, uuid.UUID, str]:
+    return "tenants", tenant_id, "former_ssh_private_key"
+
+
 def ssh_public_key(session: Session, tenant_id: uuid.UUID) -> str:
     """Return the tenant's public SSH key, a line for authorized_keys. Raises NotFound."""
     tenant = session.get(Tenant, tenant_id)
     if tenant is None or not tenant.ssh_public_key:
         raise NotFound("the tenant has no SSH key")
     return tenant.ssh_public_key
+
+
+def ssh_key_made_at(session: Session, tenant_id: uuid.UUID) -> datetime:
+    """Return when the tenant's SSH key was made."""
+    tenant = session.get_one(Tenant, tenant_id)
+    return tenant.ssh_key_made_at or tenant.created_at
 
 
 def _key_place(tenant_id: uuid.UUID) -> bytes:

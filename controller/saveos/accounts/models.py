@@ -19,6 +19,10 @@ class Tenant(HasId, Base):
     data_key: Mapped[bytes] = mapped_column(LargeBinary)  # wrapped by the installation's KEK
     ssh_public_key: Mapped[str] = mapped_column(String(1000), default="")
     ssh_private_key: Mapped[bytes | None] = mapped_column(LargeBinary)  # sealed
+    ssh_key_made_at: Mapped[datetime | None]  # none: with the tenant
+    # While the key is rotated: the one before, which hosts that were not reached yet still know
+    former_ssh_public_key: Mapped[str] = mapped_column(String(1000), default="", server_default="")
+    former_ssh_private_key: Mapped[bytes | None] = mapped_column(LargeBinary)  # sealed
     content_through_controller: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[datetime] = mapped_column(default=now)
 

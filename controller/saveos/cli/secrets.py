@@ -10,9 +10,10 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.client import Client, read_login
-from saveos.cli.common import All, Everything, Groups, Hosts, Limit, Wait, examples, group
+from saveos.cli.common import All, Everything, Groups, Hosts, Limit, Wait, examples, group, targets
 from saveos.cli.errors import USAGE, CommandError
-from saveos.cli.findings import run_operation
+from saveos.cli.findings import finish, run_operation
+from saveos.cli.jobs import accepted, follow
 
 secrets = group(
     "Passphrases, SSH keys and tokens: which there are, how old they are, and new ones. Values are never "
@@ -21,7 +22,8 @@ secrets = group(
 )
 
 Kind = Annotated[
-    Literal["passphrase", "ssh-key", "agent-token"], typer.Option("--kind", "-k", help="What to rotate.")
+    Literal["passphrase", "ssh-key", "agent-token", "controller-ssh-key"],
+    typer.Option("--kind", "-k", help="What to rotate; controller-ssh-key is the key that reaches the hosts."),
 ]
 Only = Annotated[bool, typer.Option("--check", help="Change nothing, show what would be rotated.")]
 Older = Annotated[int, typer.Option("--older-than", min=0, help="Only what was made so many days ago.")]
@@ -65,6 +67,9 @@ def list_secrets(
     for each in own:
         print(f"{each['kind']}  made {output.when(each['made_at'])}  {each['fingerprint'][:50]}")
         print(f"    rotate: {each['rotate']}")
+        if each["waiting"]:
+            more = each["waiting"] - len(each["waiting_hosts"])
+            print(f"    waits for: {', '.join(each['waiting_hosts'])}" + (f" and {more} more" if more else ""))
 
 
 def _state(told: dict[str, Any]) -> str:
@@ -104,6 +109,7 @@ def cleanup(
     epilog=examples(
         "saveos maintenance secrets rotate web1 --kind passphrase --wait",
         "saveos maintenance secrets rotate --all --kind agent-token --older-than 180 --wait",
+        "saveos maintenance secrets rotate --all --kind controller-ssh-key --wait",
         "saveos maintenance secrets rotate --vault group_vars/all/vault.yml --old-password-file old "
         "--new-password-file new",
     ),
@@ -129,6 +135,9 @@ def rotate(
     if vault:
         _rekey(vault, old_password_file, new_password_file, check=check)
         return
+    if kind == "controller-ssh-key":
+        _rekey_hosts(targets(hosts, groups, everything), older, check=check, wait=wait)
+        return
     run_operation(
         "secrets",
         hosts,
@@ -139,6 +148,16 @@ def rotate(
         parameters={"rotate": kind, "older_than_days": older},
         instead={"maintenance_rotate": kind},
     )
+
+
+def _rekey_hosts(asked: dict[str, Any], older: int, *, check: bool, wait: bool) -> None:
+    """Rotate the controller's own key, which only the controller can."""
+    client = Client()
+    body = {"targets": asked, "mode": "check" if check else "run", "parameters": {"older_than_days": older}}
+    job = client.post("/maintenance/rekey", body, once=True)
+    if wait:
+        finish(client, follow(client, job["id"]))
+    accepted(client, job, wait=False)
 
 
 def _rekey(files: list[Path], old: Path | None, new: Path | None, *, check: bool) -> None:

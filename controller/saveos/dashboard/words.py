@@ -174,6 +174,7 @@ operations = {
     "validation": mark("Validation"),
     "dependencies": mark("Dependencies"),
     "secrets": mark("Secrets"),
+    "rekey": mark("New SSH key of the controller"),
     "drift": mark("Drift"),
 }
 maintenance = {  # what an operation is for, on its card
@@ -329,6 +330,7 @@ secret_users = {
 controller_secrets = {
     "installation-key": mark("Installation key"),
     "controller-ssh-key": mark("SSH key of the controller"),
+    "controller-ssh-key-former": mark("Former SSH key of the controller"),
     "recovery-key": mark("Recovery key"),
     "certificate-authority": mark("Certificate authority"),
 }

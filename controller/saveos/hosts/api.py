@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from saveos.accounts.access import Actor, describe, require
-from saveos.accounts.keys import ssh_public_key
+from saveos.accounts.keys import ssh_key_made_at, ssh_public_key
 from saveos.core.inputs import Text
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_text, split
 from saveos.core.web import SessionDep
@@ -96,7 +96,8 @@ def take_out_host(session: SessionDep, actor: Writer, host: HostRef) -> None:
 def get_ssh_key(session: SessionDep, actor: Reader) -> SshKeyOut:
     """Show the controller's public SSH key: the line that a host's authorized_keys needs."""
     public_key = ssh_public_key(session, actor.tenant_id)
-    return SshKeyOut(public_key=public_key, fingerprint=fingerprint(public_key))
+    made_at = ssh_key_made_at(session, actor.tenant_id)
+    return SshKeyOut(public_key=public_key, fingerprint=fingerprint(public_key), made_at=made_at)
 
 
 @router.get("/groups")

@@ -50,6 +50,8 @@ class Host(HasId, Base):
     state: Mapped[str] = mapped_column(String(20), default="pending")
     variables: Mapped[dict[str, Any]] = mapped_column(default=dict)  # extra role variables, agent_* or server_*
     agent_public_key: Mapped[str] = mapped_column(String(1000), default="")
+    # The controller's newest SSH key, "type base64", that the host was proven to let in alone
+    controller_key: Mapped[str] = mapped_column(String(1000), default="", server_default="")
     os: Mapped[str] = mapped_column(String(60), default="")
     versions: Mapped[dict[str, Any]] = mapped_column(default=dict)
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)  # what provisioning and health reported

@@ -188,3 +188,4 @@ class SshKeyOut(BaseModel):
 
     public_key: str
     fingerprint: str
+    made_at: datetime

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import care, drift, findings, guard, health, results, secrets
+from saveos.maintenance import care, drift, findings, guard, health, rekey, results, secrets
 from saveos.maintenance.parameters import (
     BrowseParameters,
     CareParameters,
@@ -31,6 +31,7 @@ from saveos.maintenance.parameters import (
     GuardParameters,
     MeasureParameters,
     NoParameters,
+    RekeyParameters,
     RestoreParameters,
     SecretsParameters,
     TransferParameters,
@@ -75,11 +76,11 @@ class Operation:
     @property
     def tells_findings(self) -> bool:
         """Whether its results are records with findings."""
-        return self.on_result in (findings.record, secrets.told, drift.told, health.examined)
+        return self.on_result in (findings.record, secrets.told, drift.told, health.examined, rekey.moved)
 
 
 # Handlers that keep a record with findings, alone or beside more.
-TELLING = (findings.record, drift.told, secrets.told)
+TELLING = (findings.record, drift.told, secrets.told, rekey.moved)
 
 OPERATIONS = {
     each.name: each
@@ -250,6 +251,17 @@ OPERATIONS = {
             done_key="secrets",
             on_result=secrets.told,
             fix_parameter="fixes",
+        ),
+        Operation(
+            "rekey",
+            "rekey.yml",
+            "Give hosts a new SSH key of the controller in place of the old one",
+            RekeyParameters,
+            supports_check=True,
+            needs="both",
+            timeout=3_600,
+            done_key="rekey",
+            on_result=rekey.moved,
         ),
         Operation(
             "guard",

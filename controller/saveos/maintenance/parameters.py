@@ -73,6 +73,12 @@ class GuardParameters(RequestModel):
 
     mode: Literal["run", "report"] = "run"
     repositories: Annotated[list[uuid.UUID], Field(max_length=1000)] = Field([])
+class RekeyParameters(RequestModel):
+    """How old the controller's SSH key must be to get a successor; one that is being rotated is finished."""
+
+    older_than_days: int = Field(0, ge=0, le=36_500, description="Rotate only what was made so long ago")
+
+
     compact: bool = Field(True, description="Off: copy, check and judge, but free nothing")
 
 

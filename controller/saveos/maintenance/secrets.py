@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from saveos.accounts.keys import ssh_key_made_at
 from saveos.accounts.models import Tenant
 from saveos.accounts.service import agent_token_beside
 from saveos.core import tls
@@ -28,7 +29,7 @@ from saveos.core.settings import Settings
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs.models import Job, JobHost
-from saveos.maintenance import findings
+from saveos.maintenance import findings, rekey
 from saveos.maintenance.results import host_of, parsed
 from saveos.repositories.models import Repository
 from saveos.repositories.service import of_hosts
@@ -37,6 +38,7 @@ from saveos.secrets.service import current_key, escrow_state, newest_escrows, st
 
 Kind = Literal["passphrase", "escrow", "ssh-key", "agent-token"]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ROTATE_SSH_KEY = "saveos maintenance secrets rotate --all --kind controller-ssh-key"
 USED_BY = {
     "passphrase": "backups, restores and drills of the host",
     "escrow": "whoever holds the recovery key",
@@ -115,6 +117,8 @@ class ControllerSecret(BaseModel):
     used_by: str
     made_at: datetime | None
     rotate: str = Field(description="How it is rotated")
+    waiting: int = Field(0, description="Of a former key: hosts that may still need it")
+    waiting_hosts: list[str] = Field([], description="Some of them, by name")
 
 
 def told(session: Session, job: Job, row: JobHost) -> None:
@@ -223,10 +227,23 @@ def controller_secrets(session: Session, settings: Settings, tenant_id: uuid.UUI
             kind="controller-ssh-key",
             fingerprint=_public_fingerprint(tenant.ssh_public_key),
             used_by="jobs, on every host that is reached by SSH",
-            made_at=tenant.created_at,
-            rotate="no command yet; hosts would have to let a new one in first",
+            made_at=ssh_key_made_at(session, tenant_id),
+            rotate=ROTATE_SSH_KEY,
         ),
     ]
+    if tenant.former_ssh_public_key:
+        count, names = rekey.waiting(session, tenant_id)
+        found.append(
+            ControllerSecret(
+                kind="controller-ssh-key-former",
+                fingerprint=_public_fingerprint(tenant.former_ssh_public_key),
+                used_by="hosts that do not let the new key in yet: it is tried second",
+                made_at=None,
+                rotate=f"{ROTATE_SSH_KEY}, once they can be reached; it is forgotten with the last one",
+                waiting=count,
+                waiting_hosts=names,
+            )
+        )
     if key:
         found.append(
             ControllerSecret(

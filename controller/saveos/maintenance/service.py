@@ -19,7 +19,7 @@ from saveos.jobs import service as jobs
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.schemas import ReportIn
 from saveos.jobs.service import Member
-from saveos.maintenance import care, findings, guard
+from saveos.maintenance import care, findings, guard, rekey
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.schemas import Targets
 from saveos.repositories.service import of_hosts
@@ -90,6 +90,8 @@ def start(
     members = [Member(host.id, host.name) for host in hosts]
     stores = of_hosts(session, tenant_id, [host.id for host in hosts])
     resources = [f"host:{host.id}" for host in hosts]
+    if name == rekey.NAME and mode == "run":
+        rekey.begin(session, tenant_id, values)
     resources += [f"repository:{store.id}" for each in stores.values() for store in each]
     if operation.servers:
         servers = _servers(session, tenant_id, hosts, stores.values())

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from saveos.accounts.service import ssh_private_key
+from saveos.accounts.keys import former_ssh_private_key, ssh_private_key
 from saveos.core import tls
 from saveos.core.settings import Settings
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim
-from saveos.maintenance import guard, validation
+from saveos.maintenance import guard, rekey, validation
 from saveos.maintenance.operations import Operation
 from saveos.policies.fleet import role_variables, secret_variables
 from saveos.runner.directory import Spec, Target
@@ -55,6 +55,7 @@ def play(
         first_event=job.events,
         verbosity=settings.verbosity,
         ssh_key=ssh_private_key(session, job.tenant_id).decode(),
+        former_ssh_key=former_ssh_private_key(session, job.tenant_id).decode(),
     )
 
 
@@ -74,6 +75,7 @@ def _targets(
     chosen = [(row, hosts[row.host_id]) for row in rows if row.host_id in hosts]
     variables = role_variables(session, job.tenant_id, [host for _, host in chosen])
     shared = _shared(session, settings, job.tenant_id)
+    keys = rekey.variables(session, job)
     own = guard.variables(session, job, [host for _, host in chosen])
     own |= validation.variables(session, job, [host for _, host in chosen])
     return tuple(
@@ -89,6 +91,7 @@ def _targets(
             variables=_controller(shared, host)
             | variables[host.id]
             | _maintenance(job, host)
+            | keys
             | own.get(host.id, {}),
             secrets=_secrets(session, operation, host),
         )

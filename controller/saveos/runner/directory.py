@@ -62,6 +62,7 @@ class Spec:
     first_event: int = 0
     verbosity: int = 0
     ssh_key: str = field(default="", repr=False)
+    former_ssh_key: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -103,6 +104,8 @@ def build(spec: Spec, home: Path) -> tuple[Path, str]:
     _write(directory / "known_hosts", "".join(_known_hosts(spec.targets)))
     if spec.ssh_key:
         _write(directory / "ssh_key", spec.ssh_key.rstrip("\n") + "\n")
+    if spec.former_ssh_key:
+        _write(directory / "ssh_key_former", spec.former_ssh_key.rstrip("\n") + "\n")
     # Read from this file only: ansible-runner drops `settings=` when env files are suppressed.
     _write(
         directory / "env" / "settings",
@@ -172,11 +175,12 @@ def _inventory(spec: Spec, directory: Path, password: str) -> dict[str, Any]:
                 raise ValueError(f"{name!r} is no name for an inventory")
         for group in target.groups:
             groups.setdefault(group, {"hosts": {}})["hosts"][target.name] = {}
-    hosts = {target.name: _host(target, directory, password) for target in spec.targets}
+    former = directory / "ssh_key_former" if spec.former_ssh_key else None
+    hosts = {target.name: _host(target, directory, password, former) for target in spec.targets}
     return {"all": {"hosts": hosts, "children": groups}}
 
 
-def _host(target: Target, directory: Path, password: str) -> dict[str, Any]:
+def _host(target: Target, directory: Path, password: str, former: Path | None) -> dict[str, Any]:
     own: dict[str, Any] = {
         "ansible_host": target.address,
         "ansible_connection": target.connection,
@@ -190,6 +194,9 @@ def _host(target: Target, directory: Path, password: str) -> dict[str, Any]:
             "ansible_ssh_private_key_file": str(directory / "ssh_key"),
             "ansible_ssh_common_args": f"-o HostKeyAlias={target.id} -o StrictHostKeyChecking=yes {known}",
         }
+    if target.connection == "ssh" and former:  # tried second: a host may not know the new one yet
+        second = {f"ansible_{program}_extra_args" for program in ("ssh", "scp", "sftp")}
+        own |= dict.fromkeys(second, f'-o IdentityFile="{former}"')
     plain = {key: _unsafe(value) for key, value in (target.variables | own).items()}
     return plain | {key: _sealed(value, password) for key, value in target.secrets.items()}
 

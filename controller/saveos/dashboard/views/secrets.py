@@ -59,6 +59,12 @@ def rotate(
     return redirect("/secrets", actions.flash(job))
 
 
+@router.post("/secrets/rotate-controller-key")
+def rotate_controller_key(page: Annotated[View, Depends(view("jobs:write"))]) -> Response:
+    """Give all hosts a new SSH key of the controller, or finish that where hosts were not reached."""
+    return redirect("/secrets", actions.flash(actions.start(page, "rekey", everything=True)))
+
+
 @router.post("/secrets/examine")
 def examine(page: Annotated[View, Depends(view("jobs:write"))]) -> Response:
     """Ask all hosts what they hold."""
