@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 from saveos.accounts.access import Actor
+from saveos.alerts.models import Alert
+from saveos.alerts.sweep import sweep
 from saveos.core.errors import Invalid
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
@@ -25,16 +27,22 @@ def tell(database: Any, tenant_id: uuid.UUID, add_host: Any) -> Any:
     """Return a function that tells a result of web1 as one job's; returns the job's id."""
     host = add_host("web1")
 
-    def tell(*told: dict[str, Any], mode: str = "run", job: uuid.UUID | None = None, **more: Any) -> uuid.UUID:
+    def tell(
+        *told: dict[str, Any],
+        mode: str = "run",
+        job: uuid.UUID | None = None,
+        operation: str = "tidy",
+        **more: Any,
+    ) -> uuid.UUID:
         with database.session() as session:
             found = (
-                Job(tenant_id=tenant_id, operation="tidy", mode=mode)
+                Job(tenant_id=tenant_id, operation=operation, mode=mode)
                 if job is None
                 else session.get_one(Job, job)
             )
             session.add(found)
             session.flush()
-            result = {"tidy": {"schema": 1, "state": "ok", "findings": list(told)} | more}
+            result = {operation: {"schema": 1, "state": "ok", "findings": list(told)} | more}
             row = JobHost(job_id=found.id, name="web1", host_id=host.id, result=result, state="ok")
             findings.record(session, found, row)
             return found.id
@@ -147,9 +155,6 @@ def test_worst_findings_come_first_page_by_page(tell: Any, database: Any, tenant
 
 
 def test_open_critical_findings_are_one_alert(tell: Any, database: Any) -> None:
-    from saveos.alerts.models import Alert
-    from saveos.alerts.sweep import sweep
-
     tell(found("a", "critical"), found("b", "critical", "/etc/x"))
     with database.session(writes=True) as session:
         assert sweep(session, families=rules.FAMILIES).opened == 1
@@ -160,6 +165,25 @@ def test_open_critical_findings_are_one_alert(tell: Any, database: Any) -> None:
     tell(found("a"))
     with database.session(writes=True) as session:
         assert sweep(session, families=rules.FAMILIES).resolved == 1
+
+
+def test_health_raises_an_alert_for_what_no_other_rule_tells(tell: Any, database: Any) -> None:
+    def swept() -> tuple[int, int]:
+        with database.session(writes=True) as session:
+            did = sweep(session, families=rules.FAMILIES)
+        return did.opened, did.resolved
+
+    told_elsewhere = [found(kind, "critical") for kind in ("never-backed-up", "storage-disk-full", "borg-lock")]
+    tell(*told_elsewhere, operation="health")
+    assert swept() == (0, 0)
+    tell(*told_elsewhere, found("timer-off", "critical"), found("unit-missing"), operation="health")
+    assert swept() == (1, 0)
+    with database.session() as session:
+        alert = session.scalars(select(Alert)).one()
+        first_seen = session.scalars(select(Finding.first_seen).where(Finding.kind == "timer-off")).one()
+    assert alert.summary == "health found on web1: timer-off ." and alert.since == first_seen
+    tell(*told_elsewhere, operation="health")
+    assert swept() == (0, 1)
 
 
 class TidyParameters(RequestModel):
