@@ -27,8 +27,8 @@ options:
     type: str
     required: true
     choices:
-      [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, check, care,
-       compare, database, diff, mend]
+      [backup, restore, send, stop, browse, measure, snapshots, status, health, deliver, drill, receive, check,
+       care, compare, database, diff, mend]
   config_dir:
     description: Directory of the agent's configuration.
     type: path
@@ -99,7 +99,8 @@ options:
     type: bool
     default: true
   transfer:
-    description: Id of the controller's transfer that V(send) sends to, or that a restore's content comes by.
+    description: Id of the controller's transfer that V(send) sends to, or that a restore's content comes by;
+      with V(drill) what was restored goes there, to the host whose verb is V(receive).
     type: str
     default: ""
   staged:
@@ -170,8 +171,8 @@ RETURN = r"""
 saveos:
   description:
     - C(run) is the record of a backup or restore, C(plan) what one would do in check mode; C(browse), C(check),
-      C(measure), C(drill), C(snapshots), C(status), C(health) and C(deliver) hold what the agent knows;
-      C(care), C(compare), C(database) and C(undo) (of V(mend)) what was done or found.
+      C(measure), C(drill), C(receive), C(snapshots), C(status), C(health) and C(deliver) hold what the agent
+      knows; C(care), C(compare), C(database) and C(undo) (of V(mend)) what was done or found.
   returned: always where the agent answered
   type: dict
   sample: {run: {run_id: 01a20611-671c-7657-aef0-7a01ac4f1901, state: succeeded}}
@@ -206,7 +207,7 @@ def arguments(params, check_mode):
     if verb == "send":
         argv += [f"--{name.replace('_', '-')}={params[name]}" for name in ("timeout", "run_id", "job_id")]
         argv += ["--staged"] if params["staged"] else []
-    if verb == "send" or (verb == "restore" and params["transfer"]):
+    if verb in ("send", "receive") or (verb in ("restore", "drill") and params["transfer"]):
         argv.append(f"--transfer={params['transfer']}")
     if verb in ("restore", "send", "browse", "snapshots"):
         argv.append(f"--repository={params['repository']}")
@@ -307,6 +308,9 @@ def fault(verb, data):
     """What a drill or a check found; None where it found nothing wrong."""
     if verb == "drill" and data["state"] == "failed":
         return f"the newest archives cannot be restored as they are: {broken(data)}"
+    if verb == "receive" and data["failed_total"]:
+        told = "; ".join(f"{each['path']}: {each['message']}" for each in data["failed"])
+        return f"{data['failed_total']} files of another host's drill did not arrive: {told}"[:2000]
     if verb == "check" and any(each["state"] != "ok" for each in data["repositories"]):
         told = [f"{each['repository_id']}: {each['detail']}" for each in data["repositories"] if each["detail"]]
         return f"a check found something: {'; '.join(told)}"[:2000]
@@ -332,7 +336,7 @@ def main():
                 "required": True,
                 "choices": [
                     *("backup", "restore", "send", "stop", "browse", "measure"),
-                    *("snapshots", "status", "health", "deliver", "drill", "check", *WITH_OPTIONS),
+                    *("snapshots", "status", "health", "deliver", "drill", "receive", "check", *WITH_OPTIONS),
                 ],
             },
             "config_dir": {"type": "path", "default": "/etc/saveos"},
@@ -369,7 +373,7 @@ def main():
         supports_check_mode=True,
     )
     verb = module.params["verb"]
-    if module.check_mode and verb in ("stop", "send", "deliver", "drill"):
+    if module.check_mode and verb in ("stop", "send", "deliver", "drill", "receive"):
         module.exit_json(changed=verb == "stop", saveos={})
     status, output, errors = run_agent([find_program(module), *arguments(module.params, module.check_mode)])
     try:

@@ -264,3 +264,65 @@ def record(archive: Any, made: Any, restore: dict[str, Any]) -> dict[str, Any]:
     about = {"schema": 1, "run_id": str(uuid.uuid4()), "kind": "restore", "trigger": "job"}
     about |= {"job_id": made["job"]["id"], "state": "warning", "started_at": moment, "finished_at": moment}
     return about | {"results": [repository], "restore": restore}
+
+
+SENT = {"files": 3, "bytes": 900, "digest": "a" * 64}
+
+
+def sandbox_drill(api: Any, **told: Any) -> Any:
+    """A drill of web1 on web2 whose hosts told this; returns web1 as it is then."""
+    targets = {"hosts": ["web1"]}
+    job = api.made("/maintenance/drill", {"targets": targets, "parameters": {"sandbox": "web2"}})
+    drill = {"state": "proven", "at": "2026-01-02T00:00:00Z", "seed": 7, "sampled": 2, "compared": 2}
+    drill |= {"seconds": 4.5, "repositories": [{"repository_id": "r1"}], "sent": SENT}
+    results_by = {"web1": {"drill": drill | told.get("drill", {})}, "web2": {"receive": told.get("receive")}}
+    with api.database.session() as session:
+        found = session.get_one(Job, uuid.UUID(job["id"]))
+        for row in session.scalars(select(JobHost).where(JobHost.job_id == found.id).order_by(JobHost.name)):
+            row.result = results_by[row.name]
+            session.flush()
+            results.drilled(session, found, row)
+        queue.finish(session, found, "succeeded")
+    return job, api.get("/hosts/web1").json()
+
+
+def test_a_drill_on_a_sandbox_is_proven_by_what_arrives_there(api: Any, archive: Any) -> None:
+    enrolled(api, "web2")
+    job, host = sandbox_drill(api, receive=SENT)
+    assert (host["proof"], host["facts"]["drill"]["sandbox"]) == ("proven", "web2")
+    assert api.get("/hosts/web2").json()["last_drill_at"] is None
+    assert {each["name"] for each in api.get(f"/jobs/{job['id']}/hosts").json()["items"]} == {"web1", "web2"}
+    assert api.get("/restores").json()["items"] == [], "nobody asked anything back"
+    assert api.get(f"/restores/{job['parameters']['transfer']}").json()["kind"] == "drill"
+    again = api.post(f"/jobs/{job['id']}/retry")
+    assert (again.status_code, "anew" in again.text) == (409, True)
+
+
+def test_a_sandbox_that_has_something_else_fails_the_drill(api: Any, archive: Any) -> None:
+    enrolled(api, "web2")
+    lost = [{"path": "/r1/srv/ledger", "message": "did not arrive as it was sent"}]
+    host = sandbox_drill(api, receive=SENT | {"failed_total": 1, "failed": lost})[1]
+    assert (host["proof"], "/r1/srv/ledger: on web2: did not arrive" in host["drill_error"]) == ("failed", True)
+    host = sandbox_drill(api, receive=SENT | {"digest": "b" * 64})[1]
+    assert (host["proof"], "hashes differ" in host["drill_error"]) == ("failed", True)
+
+
+def test_a_sandbox_that_told_nothing_proves_nothing(api: Any, archive: Any) -> None:
+    enrolled(api, "web2")
+    assert sandbox_drill(api)[1]["last_drill_at"] is None
+    broken = {"state": "failed", "sent": None}
+    broken["repositories"] = [{"repository_id": "r1", "failed": [{"path": "/a", "reason": "damaged"}]}]
+    assert sandbox_drill(api, drill=broken)[1]["drill_error"] == "/a: damaged"
+
+
+def test_a_sandbox_is_another_enrolled_host_and_a_right_of_its_own(api: Any, archive: Any) -> None:
+    enrolled(api, "web2")
+    api.made("/hosts", {"name": "web3", "connection": "local"})
+    body = {"targets": {"hosts": ["web1"]}, "parameters": {"sandbox": "web2"}}
+    refused = api.post("/maintenance/drill", body, token=api.token_of("operator"))
+    assert (refused.status_code, "restores:other_host" in refused.text) == (403, True)
+    for sandbox in ("web1", "web3", "nobody"):
+        refused = api.post("/maintenance/drill", body | {"parameters": {"sandbox": sandbox}})
+        assert (refused.status_code, refused.json()["field"]) == (422, "parameters.sandbox"), refused.text
+    several = {"targets": {"hosts": ["web1", "web2"]}, "parameters": {"sandbox": "web2"}}
+    assert api.post("/maintenance/drill", several).json()["field"] == "targets.hosts"

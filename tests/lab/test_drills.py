@@ -8,6 +8,7 @@ from support import on
 pytestmark = pytest.mark.lab
 LEDGER = "/srv/data/drilled/ledger"
 NOTES = "/srv/app/drilled.db"
+LEFT = "ls -d /var/tmp/saveos-drill-* /var/lib/saveos-agent/drill.json 2>/dev/null; true"
 FILL = """
 mkdir -p /srv/data/drilled /srv/app
 head -c 3000000 /dev/urandom > "$1"
@@ -70,9 +71,9 @@ def back_up(fleet):
     fleet.controller.done("backup", "bare")  # a drill waits for its end by itself
 
 
-def drill(fleet):
+def drill(fleet, **parameters):
     """Drill the host; return the job's state and the host afterwards."""
-    job = fleet.controller.ended(fleet.controller.ask("drill", "bare", sample=1000))
+    job = fleet.controller.ended(fleet.controller.ask("drill", "bare", sample=1000, **parameters))
     return job, fleet.controller.get("/hosts/bare")
 
 
@@ -89,7 +90,18 @@ def test_a_drill_proves_files_canary_and_dump_and_leaves_nothing(drilled):
     assert (repository["canary"], repository["sampled"], repository["compared"]) == ("proven", 1, 1)
     ((kind, rows),) = [(base["kind"], base["rows"]) for base in repository["databases"]]
     assert (kind, rows) == ("sqlite", 321)
-    assert on(drilled.bare, "ls -d /var/tmp/saveos-drill-* 2>/dev/null; true") == ""
+    assert on(drilled.bare, LEFT) == ""
+
+
+def test_a_drill_on_a_sandbox_proves_that_all_comes_there_and_leaves_nothing(drilled):
+    before = drilled.controller.get("/hosts/cron")
+    job, host = drill(drilled, sandbox="cron")
+    assert job["state"] == "succeeded", drilled.controller.story(job)
+    told = host["facts"]["drill"]
+    assert (host["proof"], told["sandbox"], told["sent"]["files"]) == ("proven", "cron", 2)  # the canary, too
+    assert told["sent"]["bytes"] > 3_000_000
+    assert drilled.controller.get("/hosts/cron")["last_drill_at"] == before["last_drill_at"]
+    assert on(drilled.bare, LEFT) == on(drilled.cron, LEFT) == ""
 
 
 def test_a_broken_dump_fails_the_drill_and_is_named(drilled):
@@ -117,10 +129,12 @@ def test_a_corrupted_chunk_on_the_server_fails_the_drill_and_is_named(drilled):
     until(lambda: not host_processes(drilled.bare), 240, "the backup's end, its pruning too")
     on(drilled.vault, FLIP, place)
     try:
-        job, host = drill(drilled)
+        job, host = drill(drilled, sandbox="cron")
     finally:
         on(drilled.vault, FLIP, place)
     assert (job["state"], host["proof"]) == ("failed", "failed")
+    assert LEDGER in job["by_host"]["cron"]["error"], "the sandbox hears why nothing comes"
+    assert on(drilled.bare, LEFT) == on(drilled.cron, LEFT) == ""
     assert LEDGER in host["drill_error"], host
     assert LEDGER in job["by_host"]["bare"]["error"]
     (summary,) = until(lambda: alerts(drilled), 90, "the alert about the drill")

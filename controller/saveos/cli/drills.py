@@ -46,7 +46,10 @@ def list_drills(
 @drills.command(
     "run",
     epilog=examples(
-        "saveos drills run web1 --wait", "saveos drills run --all", "saveos drills run web1 --seed 7"
+        "saveos drills run web1 --wait",
+        "saveos drills run --all",
+        "saveos drills run web1 --seed 7",
+        "saveos drills run web1 --sandbox spare",
     ),
 )
 def run_drill(
@@ -59,6 +62,12 @@ def run_drill(
     seed: Annotated[
         int, typer.Option("--seed", min=-1, help="Draw the files of an earlier drill again; -1 draws others.")
     ] = -1,
+    sandbox: Annotated[
+        str,
+        typer.Option(
+            "--sandbox", help="Another host, to which what was restored must come whole; for one host."
+        ),
+    ] = "",
     wait: Wait = False,
 ) -> None:
     """Restore a random sample and every database dump of the newest archives on their hosts, and compare.
@@ -69,5 +78,6 @@ def run_drill(
     asked = targets(hosts, groups, everything)
     extra = {"maintenance_sample": str(sample), "maintenance_seed": str(seed) if seed >= 0 else ""}
     client = Client(instead=playbook("drill", asked, check=False, **extra))
-    body = {"targets": asked, "mode": "run", "parameters": {"sample": sample, "seed": seed}}
+    parameters = {"sample": sample, "seed": seed} | ({"sandbox": sandbox} if sandbox else {})
+    body = {"targets": asked, "mode": "run", "parameters": parameters}
     accepted(client, client.post("/maintenance/drill", body, once=True), wait)

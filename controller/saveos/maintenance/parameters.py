@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from saveos.core.inputs import AbsolutePath, RequestModel
+from saveos.hosts.schemas import Reference
 from saveos.policies.schemas import Excludes
 from saveos.restores.schemas import ArchiveReference, Selection
 
@@ -55,6 +56,10 @@ class DrillParameters(RequestModel):
 
     sample: int = Field(20, ge=1, le=1000)
     seed: int = Field(-1, ge=-1, lt=2**63)
+    sandbox: Reference | Literal[""] = Field(
+        "",
+        description="Another host, to which what was restored must come whole; one host is drilled at a time",
+    )
 
 
 class SecretsParameters(RequestModel):
@@ -68,17 +73,17 @@ class SecretsParameters(RequestModel):
     fixes: Fixes = Field([])
 
 
-class GuardParameters(RequestModel):
-    """Whether guards only report, which repositories they look at (none: all), and whether they may compact."""
-
-    mode: Literal["run", "report"] = "run"
-    repositories: Annotated[list[uuid.UUID], Field(max_length=1000)] = Field([])
 class RekeyParameters(RequestModel):
     """How old the controller's SSH key must be to get a successor; one that is being rotated is finished."""
 
     older_than_days: int = Field(0, ge=0, le=36_500, description="Rotate only what was made so long ago")
 
 
+class GuardParameters(RequestModel):
+    """Whether guards only report, which repositories they look at (none: all), and whether they may compact."""
+
+    mode: Literal["run", "report"] = "run"
+    repositories: Annotated[list[uuid.UUID], Field(max_length=1000)] = Field([])
     compact: bool = Field(True, description="Off: copy, check and judge, but free nothing")
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.service import set_agent_token
@@ -26,7 +26,7 @@ from saveos.maintenance.models import Finding, HostDrift, MaintenanceLatest
 from saveos.policies.precedence import record_applied
 from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
-from saveos.restores.schemas import Outcome
+from saveos.restores.schemas import Failed, Outcome
 from saveos.restores.service import record_outcome
 from saveos.secrets.service import store_escrow
 
@@ -114,8 +114,26 @@ class DrilledRepository(BaseModel):
     error: DrillError | None = None
 
 
+class Arrived(BaseModel):
+    """Files of a sample, as sent or as they arrived; `digest` is over paths and contents."""
+
+    files: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Received(Arrived):
+    """What a sandbox has of another host's drill."""
+
+    failed_total: Annotated[int, Field(ge=0)] = 0
+    failed: Annotated[list[Failed], Field(max_length=1000)] = []
+
+
 class Drilled(BaseModel):
-    """A drill of a host: proven, partial (a dump could not be tried there) or failed."""
+    """A drill of a host: proven, partial (a dump could not be tried there) or failed.
+
+    `sent` is what must arrive at a sandbox, `sandbox` where it did.
+    """
 
     state: Literal["proven", "partial", "failed"]
     at: datetime
@@ -124,6 +142,8 @@ class Drilled(BaseModel):
     compared: int
     seconds: float
     repositories: Annotated[list[DrilledRepository], Field(max_length=50)]
+    sent: Arrived | None = None
+    sandbox: Short = ""
 
     def fault(self) -> str:
         """Return what failed, by name; empty where nothing did."""
@@ -225,11 +245,53 @@ def ran(session: Session, job: Job, row: JobHost) -> None:
 
 
 def drilled(session: Session, job: Job, row: JobHost) -> None:
-    """Keep what a drill proved of a host's newest archives, or what failed; telling twice changes nothing."""
-    told, host = row.result.get("drill"), host_of(session, row)
+    """Keep what a drill proved of a host's newest archives, or what failed; telling twice changes nothing.
+
+    A drill on a sandbox proves nothing before the sandbox has told that all arrived there.
+    """
+    of_sandbox = job.parameters.get("transfer") and row.name != job.parameters.get("source")
+    source = _row_of(session, job, job.parameters["source"]) if of_sandbox else row
+    told, host = (source.result.get("drill"), host_of(session, source)) if source else (None, None)
     if host is None or not isinstance(told, dict) or job.mode == "check":
         return
     found = parsed(Drilled, told)
+    judged: Drilled | None = found
+    if job.parameters.get("transfer") and found.state != "failed":
+        judged = _on_sandbox(session, job, found)
+    if judged is not None:
+        _keep_drill(session, host, judged)
+
+
+def _row_of(session: Session, job: Job, name: str) -> JobHost | None:
+    return session.scalar(select(JobHost).where(JobHost.job_id == job.id, JobHost.name == name))
+
+
+def _on_sandbox(session: Session, job: Job, found: Drilled) -> Drilled | None:
+    """Return a drill with what its sandbox says; None while that has not told."""
+    name = job.parameters["sandbox"]
+    row = _row_of(session, job, name)
+    told = row.result.get("receive") if row else None
+    if not isinstance(told, dict):
+        return None
+    got = parsed(Received, told)
+    found = found.model_copy(update={"sandbox": name})
+    lost = [DrilledFile(path=each.path, reason=f"on {name}: {each.message}"[:1000]) for each in got.failed]
+    sent = found.sent
+    if not lost and (
+        sent is None or (got.files, got.bytes, got.digest) != (sent.files, sent.bytes, sent.digest)
+    ):
+        wanted = f"{sent.files} files of {sent.bytes} bytes" if sent else "nothing"
+        reason = (
+            f"{name} has {got.files} files of {got.bytes} bytes, {wanted} were sent, or their hashes differ"
+        )
+        lost = [DrilledFile(path="/", reason=reason)]
+    if not lost:
+        return found
+    first = found.repositories[0].model_copy(update={"failed": lost[:100]})
+    return found.model_copy(update={"state": "failed", "repositories": [first, *found.repositories[1:]]})
+
+
+def _keep_drill(session: Session, host: Host, found: Drilled) -> None:
     kept = found.model_dump(mode="json")
     for each in kept["repositories"]:
         each["failed"], each["databases"] = each["failed"][:100], each["databases"][:100]

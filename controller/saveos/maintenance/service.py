@@ -23,10 +23,11 @@ from saveos.maintenance import care, findings, guard, rekey
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.schemas import Targets
 from saveos.repositories.service import of_hosts
+from saveos.restores import sandbox
 from saveos.restores import service as restores
 from saveos.restores.schemas import Selection
 
-TRANSFER, DIFF = "transfer", "diff"
+TRANSFER, DIFF, DRILL = "transfer", "diff", "drill"
 
 
 def get_operation(name: str) -> Operation:
@@ -39,6 +40,8 @@ def get_operation(name: str) -> Operation:
 def check_right(actor: Actor, operation: Operation, parameters: Mapping[str, Any] | None = None) -> None:
     """Raise Forbidden when the actor may not run the operation with these parameters."""
     needed = [operation.right, *care.needed_rights(operation.name, parameters or {})]
+    if operation.name == DRILL and (parameters or {}).get("sandbox"):
+        needed.append(restores.OTHER_HOST)
     if operation.name == "restore":
         needed += restores.needed_rights(bool((parameters or {}).get("in_place")))
     for right in needed:
@@ -87,12 +90,17 @@ def start(
     asked = jobs.fingerprint(name, targets.model_dump(), mode, values)
     if job := jobs.known(session, tenant_id, idempotency_key, asked):
         return job
+    if name == rekey.NAME and mode == "run":
+        rekey.begin(session, tenant_id, values)
     members = [Member(host.id, host.name) for host in hosts]
     stores = of_hosts(session, tenant_id, [host.id for host in hosts])
     resources = [f"host:{host.id}" for host in hosts]
-    if name == rekey.NAME and mode == "run":
-        rekey.begin(session, tenant_id, values)
     resources += [f"repository:{store.id}" for each in stores.values() for store in each]
+    trial = None
+    if name == DRILL and values["sandbox"]:
+        trial = sandbox.prepare(session, tenant_id, hosts, values["sandbox"])
+        members.append(Member(trial.sandbox.id, trial.sandbox.name))
+        values |= trial.parameters
     if operation.servers:
         servers = _servers(session, tenant_id, hosts, stores.values())
         members += [Member(server.id, server.name, is_target=False) for server in servers]
@@ -110,7 +118,10 @@ def start(
         trigger=trigger,
         requested_by=requested_by,
     )
-    return jobs.remember(session, job, idempotency_key, asked)
+    kept = jobs.remember(session, job, idempotency_key, asked)
+    if trial and kept is job:
+        sandbox.record(session, job, trial)
+    return kept
 
 
 def retry(
@@ -121,8 +132,8 @@ def retry(
     Raises NotFound, Conflict, and Forbidden as the operation itself would.
     """
     before = jobs.get_job(session, actor.tenant_id, job_id)
-    if before.operation in (TRANSFER, DIFF):
-        raise Conflict("a transfer is not repeated by itself: ask for the restore or download anew")
+    if before.operation in (TRANSFER, DIFF) or before.parameters.get("transfer"):
+        raise Conflict("a transfer is not repeated by itself: ask for the restore, download or drill anew")
     if before.operation in OPERATIONS:  # else it was run by hand, and is refused below
         check_right(actor, OPERATIONS[before.operation], before.parameters)
     asked = jobs.fingerprint("retry", job_id)

@@ -28,7 +28,9 @@ class Restore(HasId, Base):
     in_place: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     conflict: Mapped[str] = mapped_column(String(10), default="refuse", server_default="refuse")
     kind: Mapped[str] = mapped_column(String(10), default="host", server_default="host")  # see schemas.Kind
-    target_host_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("hosts.id"))  # of kind other_host
+    target_host_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("hosts.id")
+    )  # of kind other_host, drill
     preview: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # changed nothing
     outcome: Mapped[dict[str, Any] | None] = mapped_column(default=None)  # what the host told: see schemas
     requested_by: Mapped[str] = mapped_column(String(150), default="")

@@ -19,7 +19,7 @@ ArchiveReference = Annotated[str, Field(min_length=1, max_length=400, pattern=r"
 Ref = Annotated[str, Field(min_length=1, max_length=6000, pattern=r"^[A-Za-z0-9_-]+={0,2}$")]
 Refs = Annotated[list[Ref], Field(max_length=10_000)]
 Conflict = Literal["refuse", "skip", "rename", "overwrite", "newer"]
-Kind = Literal["host", "other_host", "download"]  # to where: the archive's own host, another, a person
+Kind = Literal["host", "other_host", "download", "drill"]  # to the archive's host, another, a person, a sandbox
 Form = Literal["tar", "tar.gz", "tar.zst", "diff"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 

@@ -181,7 +181,8 @@ def list_restores(
     session: Session, tenant_id: uuid.UUID, *, host: str = "", before: uuid.UUID | None = None, limit: int
 ) -> list[Restore]:
     """Return up to `limit` restores, newest first. Raises NotFound for an unknown host."""
-    query = select(Restore).where(Restore.tenant_id == tenant_id).order_by(Restore.id.desc()).limit(limit)
+    mine = Restore.tenant_id == tenant_id, Restore.kind != "drill"
+    query = select(Restore).where(*mine).order_by(Restore.id.desc()).limit(limit)
     if host:
         query = query.where(Restore.host_id == get_host(session, tenant_id, host).id)
     if before:

@@ -22,6 +22,7 @@ from saveos.jobs.models import ACTIVE, Job
 from saveos.maintenance import service as maintenance
 from saveos.maintenance.operations import OPERATIONS
 from saveos.maintenance.schemas import Targets
+from saveos.restores.models import Restore
 from saveos.schedules.models import Schedule, ScheduleRun
 from saveos.schedules.service import RULE, jitter, note, plan
 
@@ -178,11 +179,12 @@ def _forget(session: Session, schedule: Schedule, at: datetime) -> None:
     operation = OPERATIONS.get(schedule.operation)
     if operation is None or operation.exclusive:
         return
-    session.execute(
-        delete(Job).where(
-            Job.tenant_id == schedule.tenant_id,
-            Job.operation == schedule.operation,
-            Job.trigger == "schedule",
-            Job.finished_at < at - KEEP_LOOKS,
-        )
+    past = (
+        Job.tenant_id == schedule.tenant_id,
+        Job.operation == schedule.operation,
+        Job.trigger == "schedule",
+        Job.finished_at < at - KEEP_LOOKS,
     )
+    met = Restore.tenant_id == schedule.tenant_id, Restore.kind == "drill"  # on a sandbox
+    session.execute(delete(Restore).where(*met, Restore.job_id.in_(select(Job.id).where(*past))))
+    session.execute(delete(Job).where(*past))

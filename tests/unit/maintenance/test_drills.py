@@ -40,7 +40,7 @@ class Drilled:
 
     def tell(self, result: Any, *, mode: str = "run") -> Host:
         with self.database.session() as session:
-            job = Job(tenant_id=self.tenant_id, operation="drill", mode=mode)
+            job = Job(tenant_id=self.tenant_id, operation="drill", mode=mode, parameters={})
             row = JobHost(name="web1", host_id=self.host.id, result=result, state="ok", is_target=True)
             results.drilled(session, job, row)
         return self.now()

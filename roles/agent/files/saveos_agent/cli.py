@@ -32,6 +32,7 @@ VERBS = {
     "stop": Verb("end a run by its id"),
     "browse": Verb("list one directory of an archive"),
     "drill": Verb("prove that the newest archive can be restored"),
+    "receive": Verb("be the sandbox of another host's drill"),
     "care": Verb("protect, rename, delete or export an archive"),
     "mend": Verb("take a repository that was put back on its server"),
     "compare": Verb("say how the host differs from an archive"),

@@ -40,7 +40,9 @@ from saveos_agent.dumps import (
 from saveos_agent.errors import EXIT_FAILED, AgentError, refused, usage
 from saveos_agent.files import remove_tree
 from saveos_agent.health import RUN_BACKUP
+from saveos_agent.mover import Failures
 from saveos_agent.output import Output
+from saveos_agent.packing import pack
 from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment, end_processes, run_child
 from saveos_agent.redaction import Redactor
 from saveos_agent.rotation import settle_rotations
@@ -48,11 +50,14 @@ from saveos_agent.runs import heal, remove_drill
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.state import Lock, load, store
 from saveos_agent.times import borg_time, new_run_id, parse_utc, utc
+from saveos_agent.transfer import Upload
+from saveos_agent.trial import tree_digest
 
 DRILL_SECONDS = 2 * 3600
 DRILL_SAMPLE = 20
 DRILL_FILE_BYTES, DRILL_BYTES = 64 * 1024 * 1024, 512 * 1024 * 1024  # of a sampled file, and of a sample
 DRILL_ROOM = 256 * 1024 * 1024  # bytes that must stay free beyond what is restored
+SENT = "sent"  # below the scratch directory: what goes to a sandbox, by repository
 DUMP = re.compile(r"borgmatic/(postgresql|mariadb|mysql|sqlite|mongodb)_databases/[^/]+/[^/]+")
 
 
@@ -115,10 +120,14 @@ class Sample:
 
 
 class Drill:
-    """One drill: restores into a scratch directory, compares by hash, loads dumps, leaves nothing behind."""
+    """One drill: restores into a scratch directory, compares by hash, loads dumps, leaves nothing behind.
 
-    def __init__(self, settings: Settings, seed: int, size: int) -> None:
-        self.settings, self.seed, self.size = settings, seed, size
+    With `transfer` what was restored, and is as it must be, goes to a sandbox host, too, which tells whether
+    all of it arrived.
+    """
+
+    def __init__(self, settings: Settings, seed: int, size: int, transfer: str = "") -> None:
+        self.settings, self.seed, self.size, self.transfer = settings, seed, size, transfer
         self.run_id = new_run_id()
         self.redactor = Redactor.for_host(settings)
         self.deadline = time.monotonic() + DRILL_SECONDS
@@ -134,21 +143,31 @@ class Drill:
         os.chmod(self.scratch, 0o711)  # database servers do not run as root and must get in
         try:
             told = [self._repository(each) for each in self.settings.repositories]
+            state = verdict(told)
+            sent = self._send() if self.transfer and state != "failed" else None
         finally:
             remove_drill(self.settings)
-        failed = any(each["failed"] or each["error"] for each in told)
-        databases = [each for repository in told for each in repository["databases"]]
-        failed = failed or not told or any(each["state"] == "failed" for each in databases)
-        partial = any(each["state"] == "skipped" for each in databases)
         return {
-            "state": "failed" if failed else "partial" if partial else "proven",
+            "state": state,
             "at": at,
+            "sent": sent,
             "seed": self.seed,
             "sampled": sum(each["sampled"] for each in told),
             "compared": sum(each["compared"] for each in told),
             "seconds": round(time.monotonic() - began, 1),
             "repositories": told,
         }
+
+    def _send(self) -> dict[str, Any]:
+        """Send what was restored to the sandbox; returns what must arrive there. Raises AgentError."""
+        tree = self.scratch / SENT
+        upload = Upload(self.settings, self.transfer, "tar")
+        try:
+            pack(tree, upload.write, True, Failures(self.redactor))
+            upload.finish()
+        finally:
+            upload.close()
+        return tree_digest(tree)
 
     def _repository(self, repository: Repository) -> dict[str, Any]:
         """What holds of a repository's newest archive; what cannot even be read is its error."""
@@ -215,7 +234,11 @@ class Drill:
             failed.append({"path": str(canary_file(self.settings)), "reason": reason})
         if not wanted and not sample.dumps:
             failed.append({"path": "/", "reason": "the archive holds no file that could be restored"})
-        remove_tree(where)
+        if self.transfer:
+            (self.scratch / SENT).mkdir(mode=0o700, exist_ok=True)
+            where.rename(self.scratch / SENT / repository.id)
+        else:
+            remove_tree(where)
 
     def _canary_is_due(self, repository: Repository, known: Optional[str]) -> bool:
         """Whether this backup was to take the canary along: policies older than drills know none."""
@@ -534,7 +557,16 @@ class Drill:
         raise Untested(f"{Path(argv[0]).name}: {said}")
 
 
-def drill(settings: Settings, seed: int, size: int, seconds: float) -> dict[str, Any]:
+def verdict(told: list[dict[str, Any]]) -> str:
+    """What a drill's repositories come to: proven, partial (a dump could not be tried) or failed."""
+    databases = [each for repository in told for each in repository["databases"]]
+    failed = not told or any(each["failed"] or each["error"] for each in told)
+    if failed or any(each["state"] == "failed" for each in databases):
+        return "failed"
+    return "partial" if any(each["state"] == "skipped" for each in databases) else "proven"
+
+
+def drill(settings: Settings, seed: int, size: int, seconds: float, transfer: str = "") -> dict[str, Any]:
     """Wait for the turn, and drill. Backups wait meanwhile, as behind a restore. Raises AgentError."""
     if not settings.repositories:
         raise AgentError(
@@ -553,7 +585,7 @@ def drill(settings: Settings, seed: int, size: int, seconds: float) -> dict[str,
             raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
         heal(settings)
         settle_rotations(settings)
-        return Drill(settings, seed, size).conduct()
+        return Drill(settings, seed, size, transfer).conduct()
 
 
 def drill_lines(data: dict[str, Any]) -> Iterator[str]:

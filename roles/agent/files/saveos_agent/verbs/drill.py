@@ -10,11 +10,13 @@ from saveos_agent.answers import Answer
 from saveos_agent.drill import DRILL_SAMPLE, drill, drill_lines
 from saveos_agent.errors import EXIT_FAILED, EXIT_OK
 from saveos_agent.settings import Settings
+from saveos_agent.times import check_run_id
 
 
 def run(settings: Settings, options: argparse.Namespace) -> Answer:
     seed = secrets.randbits(32) if options.seed is None else options.seed
-    data = drill(settings, seed, options.sample, options.timeout)
+    transfer = check_run_id(options.transfer) if options.transfer else ""
+    data = drill(settings, seed, options.sample, options.timeout, transfer)
     return Answer(data, list(drill_lines(data)), EXIT_FAILED if data["state"] == "failed" else EXIT_OK)
 
 
@@ -34,4 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=7200,
         metavar="SECONDS",
         help="wait so long for a running run (%(default).0f)",
+    )
+    parser.add_argument(
+        "--transfer",
+        default="",
+        metavar="UUID",
+        help="also send what was restored to the sandbox host that waits for this transfer of the controller",
     )

@@ -1,0 +1,79 @@
+# Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
+"""A sandbox's part of another host's drill: what it restored arrives here, is hashed, and goes away again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+from saveos_agent.canary import file_hash
+from saveos_agent.errors import AgentError, refused
+from saveos_agent.mover import Failures
+from saveos_agent.packing import Unpacker
+from saveos_agent.redaction import Redactor
+from saveos_agent.runs import heal, remove_drill
+from saveos_agent.settings import Settings
+from saveos_agent.state import Lock, store
+from saveos_agent.times import new_run_id
+from saveos_agent.transfer import Download
+
+ROOM = 256 * 1024 * 1024  # bytes that must stay free
+BEGIN_SECONDS = 4 * 3600  # longer than the other host waits for its turn, and drills
+
+
+def tree_digest(tree: Path) -> dict[str, Any]:
+    """Files, bytes, and one hash over each file's path and content: equal where two trees hold the same."""
+    files, size, lines = 0, 0, []
+    for directory, _names, names in os.walk(tree):
+        for name in names:
+            path = Path(directory, name)
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                files, size = files + 1, size + status.st_size
+                lines.append(f"{file_hash(path)} ".encode() + os.fsencode(path.relative_to(tree)))
+    return {"files": files, "bytes": size, "digest": hashlib.sha256(b"\0".join(sorted(lines))).hexdigest()}
+
+
+def receive(settings: Settings, transfer: str, seconds: float) -> dict[str, Any]:
+    """Wait for the turn, take what another host's drill sends, hash it, take it away. Raises AgentError."""
+
+    def interrupted(_number: int, _frame: object) -> None:
+        raise AgentError("canceled", "The drill was canceled.", "Start it again when it suits.")
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    with Lock(settings) as lock:
+        if not lock.acquire(seconds):
+            raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
+        heal(settings)
+        return _receive(settings, transfer)
+
+
+def _receive(settings: Settings, transfer: str) -> dict[str, Any]:
+    base = Path("/var/tmp" if os.path.isdir("/var/tmp") else "/tmp")
+    scratch = base / f"saveos-drill-{secrets.token_hex(8)}"
+
+    def check() -> None:
+        if shutil.disk_usage(base).free < ROOM:
+            text = f"A drill of another host leaves less than {ROOM} bytes free below {base}."
+            raise AgentError("disk_full", text, "Free some space there, or name another sandbox.")
+
+    failures = Failures(Redactor.for_host(settings))
+    store(settings, "drill.json", {"scratch": str(scratch), "run_id": new_run_id()})
+    scratch.mkdir(mode=0o700)
+    try:
+        check()
+        stream = Download(settings, transfer, BEGIN_SECONDS)
+        try:
+            Unpacker(scratch, failures, check).unpack(stream)
+        finally:
+            stream.close()
+        return {**tree_digest(scratch), "failed_total": failures.total, "failed": failures.listed()}
+    finally:
+        remove_drill(settings)
