@@ -1,4 +1,4 @@
-"""A storage server in a directory: real Borg clients of `borg serve --append-only`, and the guard as a module.
+"""A storage server in a directory: real Borg clients of `borg serve --append-only`, and the guard as modules.
 
 Time is what the test says: where a moment is given, clients and compaction run under libfaketime, the guard is
 told it, and files get the times they would have.
@@ -6,42 +6,34 @@ told it, and files get the times they would have.
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+import atexit
 import json
 import os
 import pwd
+import shutil
 import subprocess
-import sys
+import tempfile
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from tests.packed import Packed
+
 CHECKOUT = Path(__file__).resolve().parents[1]
-PROGRAM = CHECKOUT / "roles/server/files/saveos-guard"
+SOURCES = CHECKOUT / "roles/server/files/saveos_guard"
 FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1")
 PASSPHRASE = "canary-guard-7f3a"
 REPOSITORY = "r1"
 PARTS = ("root", "state", "source", "client")
 
 
-def load() -> ModuleType:
-    """Return the guard as a module; it is one file without a suffix."""
-    known = sys.modules.get("saveos_guard")
-    if known:
-        return known
-    loader = importlib.machinery.SourceFileLoader("saveos_guard", str(PROGRAM))
-    spec = importlib.util.spec_from_loader("saveos_guard", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["saveos_guard"] = module
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = written
-    return module
+@cache
+def load() -> Packed:
+    """Return the guard's modules as one, out of the packed file."""
+    directory = tempfile.mkdtemp(prefix="saveos-guard-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Packed(SOURCES, Path(directory))
 
 
 class Storage:
@@ -215,7 +207,7 @@ class Storage:
         """Put the repository back."""
         settings = self.settings
         guard = self.guard.Guard(settings, self.time, self.guard.hold_days(settings)[0], False)
-        return self.guard.Repository(guard, REPOSITORY).undo(to, plan)
+        return self.guard.undo(self.guard.Repository(guard, REPOSITORY), to, plan)
 
     def mend(self) -> None:
         """Do what the agent's verb mend does: forget what the host remembers of the newer repository."""

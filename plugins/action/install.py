@@ -15,7 +15,7 @@ from pathlib import Path
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.saveos.fleet.plugins.module_utils.agent_program import pack
+from ansible_collections.saveos.fleet.plugins.module_utils.packed_program import pack
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the installed collection
 FALLBACKS = (

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -24,6 +25,20 @@ def read(path):
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def read_bytes(path):
+    """Content of a file, or None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def fingerprint(content):
+    """A line that names bytes by their hash."""
+    return f"sha256 {hashlib.sha256(content).hexdigest()}\n" if content else ""
 
 
 def run(argv, env=None, timeout=None, stdin=None):
@@ -93,9 +108,10 @@ class Converge:
         self._attributes(path, mode, uid, gid)
 
     def file(self, path, content, mode, uid=0, gid=0, *, show=None):
-        """A file with this content, replaced atomically. `show` maps content to what a diff may show; False
-        hides it."""
-        before = read(path)
+        """A file with this content, text or bytes, replaced atomically. `show` maps content to what a diff may
+        show; False hides it; of bytes a diff shows their hash."""
+        before = read(path) if isinstance(content, str) else read_bytes(path)
+        show = show if isinstance(content, str) else fingerprint
         if before != content and self.note(path, *self._visible(before, content, show)):
             self._write(path, content, mode, uid, gid)
         self._attributes(path, mode, uid, gid)
@@ -133,8 +149,8 @@ class Converge:
             dir=os.path.dirname(path), prefix=".saveos-"
         )  # mode 0600 from the start
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(content)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
                 os.fchown(file.fileno(), uid, gid)

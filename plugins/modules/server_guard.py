@@ -3,6 +3,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import base64
 import json
 
 from ansible.module_utils.basic import AnsibleModule
@@ -18,7 +19,7 @@ description:
     guard and not named here stay known.
 options:
   program:
-    description: The guard's text.
+    description: The guard's package on the control node, which the action plugin packs into one file.
     type: str
     required: true
   config:
@@ -45,7 +46,7 @@ attributes:
 EXAMPLES = r"""
 - name: Put the guard in place
   saveos.fleet.server_guard:
-    program: "{{ lookup('ansible.builtin.file', 'saveos-guard', rstrip=false) }}"
+    program: "{{ role_path }}/files/saveos_guard"
     settings: {root: /srv/saveos, user: saveos-borg, state: /var/lib/saveos-guard, hold_days: 14}
 """
 
@@ -80,7 +81,7 @@ def main():
         host.directory("/etc/saveos", 0o700)
     host.directory(settings["state"], 0o711)
     host.file(config, json.dumps(settings, indent=1, sort_keys=True) + "\n", 0o600)
-    host.file(PROGRAM, module.params["program"], 0o755)
+    host.file(PROGRAM, base64.b64decode(module.params["program"]), 0o755)
     host.exit()
 
 

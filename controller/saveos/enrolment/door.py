@@ -51,7 +51,7 @@ def one_line(place: Door, token: str) -> str:
 
 def agent_file(settings: Settings) -> bytes:
     """Return `saveos-agent`, the same file that the role installs: packed by the collection's own function."""
-    packer = runpy.run_path(str(settings.fleet_dir / "plugins/module_utils/agent_program.py"))
+    packer = runpy.run_path(str(settings.fleet_dir / "plugins/module_utils/packed_program.py"))
     packed: bytes = packer["pack"](settings.fleet_dir / "roles/agent/files/saveos_agent")
     return packed
 

@@ -2,67 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
-from plugins.module_utils.agent_program import pack
+from tests.packed import Packed
 
 CHECKOUT = Path(__file__).parents[3]
 REPOSITORY = "0193aaaa-0000-7000-8000-000000000001"
 PASSPHRASE = "canary-passphrase-7f3a"
 
 
-class Agent:
-    """All modules of the agent as one; a name that is replaced here is replaced wherever it is used."""
-
-    __slots__ = ("modules", "program")  # without a __dict__, monkeypatch puts back what was there
-
-    def __init__(self, program: Path) -> None:
-        package = importlib.import_module("saveos_agent")
-        names = [each.name for each in pkgutil.walk_packages(package.__path__, "saveos_agent.")]
-        object.__setattr__(self, "program", program)
-        object.__setattr__(self, "modules", [importlib.import_module(name) for name in names])
-
-    def having(self, name: str) -> list[ModuleType]:
-        return [module for module in self.modules if name in vars(module)]
-
-    def __getattr__(self, name: str) -> Any:
-        if found := self.having(name):
-            return getattr(found[0], name)
-        raise AttributeError(name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        for module in self.having(name):
-            setattr(module, name, value)
-
-
 @pytest.fixture(scope="session")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     """The agent as hosts have it: packed into one file, and imported from there."""
-    program = tmp_path_factory.mktemp("agent") / "saveos-agent"
-    program.write_bytes(pack(CHECKOUT / "roles/agent/files/saveos_agent"))
-    program.chmod(0o755)
-    sys.path.insert(0, str(program))
-    return Agent(program)
+    return Packed(CHECKOUT / "roles/agent/files/saveos_agent", tmp_path_factory.mktemp("agent"))
 
 
 @pytest.fixture
-def host(tmp_path: Path, agent: Agent) -> SimpleNamespace:
+def host(tmp_path: Path, agent: Packed) -> SimpleNamespace:
     """A host without systemd: its configuration, and the agent's settings for it."""
     return make_host(tmp_path, agent, "borg", "borgmatic")
 
 
-def make_host(base: Path, agent: Agent, borg: str, borgmatic: str, url: str = "") -> SimpleNamespace:
+def make_host(base: Path, agent: Packed, borg: str, borgmatic: str, url: str = "") -> SimpleNamespace:
     etc = base / "etc"
     (etc / "borgmatic").mkdir(parents=True)
     (etc / "repositories" / REPOSITORY).mkdir(parents=True)
@@ -136,19 +106,64 @@ class Backed:
         return [item["name"] for item in self.run("snapshots")[1]["items"]]
 
 
+class Stages:
+    """States of a host that are reached once, and copied for every further test.
+
+    The host lies at one path in all tests of a process, because archives and Borg's caches hold absolute paths.
+    """
+
+    def __init__(self, base: Path, kept: Path) -> None:
+        self.base, self.kept = base, kept
+
+    def reach(self, name: str, make: Callable[[], None]) -> None:
+        """Bring the host to a stage: from its copy, else by `make`, once."""
+        copy = self.kept / name
+        if not copy.exists():
+            make()
+            subprocess.run(["cp", "-a", self.base, copy], check=True)
+            return
+        self.clear()
+        subprocess.run(["cp", "-a", f"{copy}/.", self.base], check=True)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.base, ignore_errors=True)
+        self.base.mkdir()
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    return Stages(tmp_path_factory.mktemp("host"), tmp_path_factory.mktemp("stages"))
+
+
 @pytest.fixture
-def backed(tmp_path: Path, agent: Agent, programs: tuple[str, str]) -> Backed:
-    sources = tmp_path / "sources"
-    (sources / "sub").mkdir(parents=True)
-    (sources / "plain").write_text("plain\n")
-    (sources / "sub" / "new\nline").write_text("odd\n")
-    os.mkfifo(sources / "fifo")
-    (sources / "link").symlink_to("plain")
-    found = Backed(make_host(tmp_path, agent, *programs), sources)
+def backed(stages: Stages, agent: Agent, programs: tuple[str, str]) -> Iterator[Backed]:
+    stages.clear()
+    base, sources = stages.base, stages.base / "sources"
+    found = Backed(make_host(base, agent, *programs), sources)
     found.configure()
-    environment = {**os.environ, "BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(tmp_path / "state/borg")}
-    init = [programs[0], "init", "--encryption", "repokey-blake2", str(tmp_path / "repository")]
-    subprocess.run(init, env=environment, check=True, capture_output=True)
+
+    def initialise() -> None:
+        (sources / "sub").mkdir(parents=True)
+        (sources / "plain").write_text("plain\n")
+        (sources / "sub" / "new\nline").write_text("odd\n")
+        os.mkfifo(sources / "fifo")
+        (sources / "link").symlink_to("plain")
+        environment = {**os.environ, "BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(base / "state/borg")}
+        init = [programs[0], "init", "--encryption", "repokey-blake2", str(base / "repository")]
+        subprocess.run(init, env=environment, check=True, capture_output=True)
+
+    stages.reach("initialised", initialise)
     yield found
     found.run("backup", "--stop")
-    shutil.rmtree(tmp_path / "repository", ignore_errors=True)
+
+
+@pytest.fixture
+def saved(backed: Backed, stages: Stages) -> Backed:
+    """A host whose tree of four odd entries is in one archive, with the agent's record of it."""
+
+    def back_up() -> None:
+        code, record = backed.run("backup", "--wait")
+        assert code == 0, record
+
+    stages.reach("saved", back_up)
+    return backed

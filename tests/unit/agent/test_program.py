@@ -8,7 +8,7 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from plugins.module_utils.agent_program import pack
+from plugins.module_utils.packed_program import pack
 
 PACKAGE = Path(__file__).parents[3] / "roles/agent/files/saveos_agent"
 

@@ -53,14 +53,15 @@ def opened(file, mode="r", *arguments, **options):
         if fault == "full" and calls >= count:
             raise OSError(errno.ENOSPC, "No space left on device", str(file))
     return real_open(file, mode, *arguments, **options)
-guard.open = opened
+for module in guard.modules:
+    module.open = opened
 try:
     if verb == "run":
         report = guard.run(settings, [], now)["repositories"][0]
         print(report["state"], [each["code"] for each in report["reasons"]])
     else:
         keeper = guard.Guard(settings, now, 14, True)
-        print(guard.Repository(keeper, "r1").undo("latest-good")["state"])
+        print(guard.undo(guard.Repository(keeper, "r1"), "latest-good")["state"])
 except (OSError, guard.Trouble) as error:
     print("failed", error)
 print("calls", calls)

@@ -1,14 +1,16 @@
 """The module guard speaks with the program of the guard: what it hands in, and what it returns."""
 
+import base64
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.saveos.fleet.plugins.modules import guard
+from ansible_collections.saveos.fleet.plugins.modules import guard, server_guard
 
-from tests.guarded import PROGRAM
+from tests.guarded import load
 
 SAYS = """#!/usr/bin/python3
 import json, sys
@@ -88,6 +90,30 @@ def test_a_server_without_a_guard_says_so(ask: Any, monkeypatch: pytest.MonkeyPa
     assert "provision" in ask().msg
 
 
-def test_the_program_the_role_installs_is_the_one_that_is_tested() -> None:
-    assert PROGRAM.read_text().startswith("#!/usr/bin/python3\n")
-    assert PROGRAM.stat().st_mode & 0o111
+def test_the_module_installs_the_program_that_is_tested(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once, executable, with a hash in the diff; a second time nothing changes."""
+    place, config = tmp_path / "saveos-guard", tmp_path / "guard.json"
+    found: dict[str, Any] = {}
+    program = load().program.read_bytes()
+    monkeypatch.setattr(server_guard, "PROGRAM", str(place))
+    monkeypatch.setattr(server_guard.Converge, "_attributes", lambda *_: None)
+    params = {
+        "program": base64.b64encode(program).decode(),
+        "config": str(config),
+        "settings": {"state": str(tmp_path)},
+        "repositories": [{"id": "r1", "quota": "1G"}],
+        "borg": "/nowhere/borg",
+    }
+    module = SimpleNamespace(
+        params=params, check_mode=False, _diff=True, exit_json=lambda **more: found.update(more)
+    )
+    monkeypatch.setattr(server_guard, "AnsibleModule", lambda **_: module)
+    monkeypatch.setattr("os.fchown", lambda *_: None)
+    server_guard.main()
+    assert found["changed"] and place.read_bytes() == program and place.stat().st_mode & 0o111
+    assert found["diff"][-1]["after"] == f"sha256 {hashlib.sha256(program).hexdigest()}\n"
+    assert json.loads(config.read_text())["repositories"]["r1"]["quota"] == "1G"
+    server_guard.main()
+    assert not found["changed"], found

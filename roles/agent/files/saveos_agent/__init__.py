@@ -1,7 +1,7 @@
 # Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
 """saveos-agent: backs up and restores this host with borgmatic, and keeps the record of every run.
 
-Standard library only, Python >= 3.9; packed into one executable file (plugins/module_utils/agent_program.py).
+Standard library only, Python >= 3.9; packed into one executable file (plugins/module_utils/packed_program.py).
 It runs as root, from the host's backup unit (or cron), from a playbook, or by hand. What it guarantees:
 
 * One run at a time: every run holds one flock, which the kernel frees when the process dies.

@@ -1,8 +1,8 @@
 # Copyright: the SaveOS contributors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The agent as one executable file: its package, packed into a zip archive that Python runs.
+"""The agent, or the guard, as one executable file: its package, packed into a zip archive that Python runs.
 
-Used where the agent is sent from: by the action plugin, by the controller for hosts that enrol, and by tests.
+Used where a program is sent from: by action plugins, by the controller for hosts that enrol, and by tests.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import io
 import zipfile
 from pathlib import Path
 
-NAME = "saveos_agent"
 START = b"#!/usr/bin/python3\n"
-MAIN = f"import sys\n\nfrom {NAME}.cli import main\n\nsys.exit(main(sys.argv[1:]))\n"
+MAIN = "import sys\n\nfrom {name}.cli import main\n\nsys.exit(main(sys.argv[1:]))\n"
 
 
 def pack(package):
@@ -23,8 +22,8 @@ def pack(package):
     """
     base = Path(package)
     names = sorted(path.relative_to(base).as_posix() for path in base.rglob("*.py"))
-    content = [("__main__.py", MAIN.encode())]
-    content += [(f"{NAME}/{name}", (base / name).read_bytes()) for name in names]
+    content = [("__main__.py", MAIN.format(name=base.name).encode())]
+    content += [(f"{base.name}/{name}", (base / name).read_bytes()) for name in names]
     packed = io.BytesIO()
     packed.write(START)
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
