@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import gzip
 import json
 import os
 import ssl
@@ -30,6 +31,8 @@ description:
 
 TIMEOUT = 3.0  # seconds, for the whole report
 RESULT_BYTES = 512 * 1024  # per host; more is a listing, which nobody needs in a job
+REPORT_BYTES = 24 * 1024 * 1024  # of all hosts: the controller takes 32 MB, packed 2 MB
+PACK_BYTES = 256 * 1024  # what is larger is packed
 
 
 def now():
@@ -45,6 +48,17 @@ def merge(into, new):
             merge(into[key], value)
         else:
             into[key] = value
+
+
+def shorten(hosts):
+    """Leave out the largest results of a report until the others fit."""
+    sizes = [(len(json.dumps(host["result"])), place) for place, host in enumerate(hosts)]
+    total = sum(size for size, _place in sizes)
+    for size, place in sorted(sizes, reverse=True):
+        if total <= REPORT_BYTES:
+            return
+        hosts[place]["result"] = {"truncated": True}
+        total -= size
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -99,6 +113,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats):
         hosts = [self._host(name, stats.summarize(name)) for name in sorted(stats.processed)]
+        shorten(hosts)
         failed = sum(host["state"] in ("failed", "unreachable") for host in hosts)
         report = {
             "operation": self.operation,
@@ -142,14 +157,18 @@ class CallbackModule(CallbackBase):
 
     def _post(self, report):
         """Send the report; returns what went wrong, or None. In a thread: name look-ups know no timeout."""
-        outcome = [f"no answer within {TIMEOUT:.0f} s"]
+        outcome = [f"no answer within {TIMEOUT:.0f} s (it may record it yet: saveos jobs list)"]
 
         def send():
             try:
+                body = json.dumps(report).encode()
+                packed = len(body) > PACK_BYTES
                 request = urllib.request.Request(
-                    f"{self.url}/api/v1/jobs/reports", json.dumps(report).encode(), method="POST"
+                    f"{self.url}/api/v1/jobs/reports", gzip.compress(body, 6) if packed else body, method="POST"
                 )
                 request.add_header("Content-Type", "application/json")
+                if packed:
+                    request.add_header("Content-Encoding", "gzip")
                 request.add_header("Authorization", f"Bearer {self.token}")
                 trusted = ssl.create_default_context(cafile=os.environ.get("SAVEOS_CA") or None)
                 opener = urllib.request.build_opener(NoRedirect, urllib.request.HTTPSHandler(context=trusted))

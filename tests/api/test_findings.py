@@ -1,5 +1,7 @@
 """Results and findings over HTTP: a run by hand tells them, they are listed, compared and filtered."""
 
+import gzip
+import json
 from typing import Any
 
 import pytest
@@ -70,6 +72,12 @@ def test_what_cannot_be_mended_is_said(api: Any) -> None:
     answer = api.post("/maintenance/findings/fix", {"findings": [found]})
     assert answer.status_code == 422
     assert "tidy cannot mend dead by itself: Remove it." in answer.text
+    every = {"matching": {"severity": "critical"}}
+    answer = api.post("/maintenance/findings/fix", every)
+    assert answer.status_code == 422 and "no finding that matches" in answer.text
+    assert api.post("/maintenance/findings/fix", every | {"expected": 3}).status_code == 409
+    for body in ({}, every | {"findings": [found]}, {"matching": {"host": "nobody"}}):
+        assert api.post("/maintenance/findings/fix", body).status_code in (404, 422)
 
 
 def test_another_tenant_sees_nothing(api: Any) -> None:
@@ -84,3 +92,28 @@ def test_another_tenant_sees_nothing(api: Any) -> None:
     assert api.post("/maintenance/findings/fix", {"findings": [found]}, token=token).status_code == 422
     assert api.get("/maintenance/results?cursor=bad").status_code == 422
     assert api.get("/maintenance/findings?cursor=WyJhIiwiYiJd").status_code == 422
+
+
+def test_a_run_by_hand_over_a_thousand_hosts_is_recorded(api: Any) -> None:
+    api.made("/hosts", {"name": "h7"})
+    found = {"severity": "warning", "title": "Something is there. " * 20, "evidence": "e" * 300}
+    told = {"tidy": {"summary": {}, "findings": [found | {"id": f"kind-{number}"} for number in range(5)]}}
+    hosts = [{"name": f"h{number}", "state": "ok", "result": told} for number in range(1000)]
+    body = {"operation": "tidy", "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:01:00Z"}
+    plain = json.dumps(body | {"state": "succeeded", "hosts": hosts}).encode()
+    assert len(plain) > 3_000_000
+    headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/json"}
+
+    def send(content: bytes) -> Any:
+        return api.client.post(
+            "/api/v1/jobs/reports", content=content, headers=headers | {"Content-Encoding": "gzip"}
+        )
+
+    answer = send(gzip.compress(plain))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["hosts_total"] == 1000
+    assert len(api.get("/maintenance/findings?host=h7").json()["items"]) == 5
+    assert send(plain[:1000]).status_code == 422
+    assert send(gzip.compress(plain)[:-9]).status_code == 422
+    assert send(gzip.compress(b"{}")).json()["errors"][0]["field"] == "operation"
+    assert send(gzip.compress(bytes(40_000_000))).status_code == 413

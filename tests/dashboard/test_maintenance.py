@@ -104,6 +104,31 @@ def test_findings_are_filtered_shown_as_text_and_fixed(controller: Controller, p
         assert job.trigger == "dashboard"
 
 
+def test_all_findings_of_a_filter_are_fixed_after_a_confirmation(
+    controller: Controller, browser: Any, told: str
+) -> None:
+    """Sixty findings, fifty on a page, without JavaScript."""
+    more = [FOUND[0] | {"id": f"rule-{number}", "title": f"Rule {number}"} for number in range(60)]
+    tell(controller, told, more)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{controller.url}/maintenance/cleanup?severity={more[0]['severity']}")
+    page.fill("#f-name", "marie")
+    page.fill("#f-password", "correct horse battery")
+    page.click("button.btn-primary")
+    page.get_by_role("link", name="Fix all that match").click()
+    expect(page.locator("main")).to_contain_text("60 findings can be fixed by themselves, on 1 host")
+    tell(controller, told, more[:59])
+    page.get_by_role("button", name="Fix 60 findings").click()
+    expect(page.locator("main")).to_contain_text("The findings changed meanwhile")
+    page.get_by_role("button", name="Fix 59 findings").click()
+    expect(page.locator("h1")).to_have_text("Cleanup")
+    with controller.session() as session:
+        job = session.scalars(select(Job).where(Job.operation == "cleanup").order_by(Job.id.desc())).first()
+        assert len(job.parameters["rules"]) == 59 and job.mode == "run"
+    context.close()
+
+
 def test_form_is_made_from_the_parameters(controller: Controller, page: Page) -> None:
     page.goto(f"{controller.url}/maintenance/cleanup")
     page.get_by_text("Run or dry run…").click()

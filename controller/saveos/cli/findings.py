@@ -6,7 +6,7 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.client import Client, segment
-from saveos.cli.common import All, Limit, Wait, examples, group, playbook, targets
+from saveos.cli.common import All, Limit, Wait, confirm, examples, group, playbook, targets
 from saveos.cli.errors import FAILED, FINDINGS, USAGE, CommandError
 from saveos.cli.jobs import accepted, follow, summary
 
@@ -35,7 +35,10 @@ def add_to(maintenance: typer.Typer) -> None:
     )(list_findings)
     maintenance.command(
         "fix",
-        epilog=examples("saveos maintenance fix 0199a7c4-… --check --wait", "saveos maintenance fix ID ID"),
+        epilog=examples(
+            "saveos maintenance fix 0199a7c4-… --check --wait",
+            "saveos maintenance fix --all -o cleanup --kind apt-archives --wait",
+        ),
     )(fix_findings)
 
 
@@ -172,15 +175,40 @@ def list_findings(
 
 
 def fix_findings(
-    findings: Annotated[list[str], typer.Argument(help="Findings, by id.", metavar="FINDING…")],
+    findings: Annotated[
+        list[str] | None, typer.Argument(help="Findings, by id.", metavar="FINDING…", show_default=False)
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that can be mended of those that the filters leave.")
+    ] = False,
+    operation: Operation = "",
+    severity: Annotated[str, typer.Option(help="With --all: critical, warning or info.")] = "",
+    kind: Annotated[str, typer.Option(help="With --all: only of this kind.")] = "",
+    host: OnHost = "",
+    group: Annotated[str, typer.Option("--group", "-g", help="With --all: only of a group's hosts.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only tell what would be done.")] = False,
     wait: Wait = False,
 ) -> None:
     """Let the operations that found them mend findings: each runs again with what it is to mend."""
-    if not findings:
-        raise CommandError("Name findings: saveos maintenance findings lists them.", USAGE)
+    filters = {"operation": operation, "severity": severity, "kind": kind, "host": host, "group": group}
+    if bool(findings) == everything or (findings and any(filters.values())):
+        raise CommandError(
+            "Name findings (saveos maintenance findings lists them), or --all with filters.", USAGE
+        )
     client = Client()
-    body = {"findings": findings, "mode": "check" if check else "run"}
+    body: dict[str, Any] = {"mode": "check" if check else "run"}
+    if everything:
+        shown = [
+            each for each in client.page("/maintenance/findings", None, **filters)["items"] if each["fixable"]
+        ]
+        hosts = len({each["host"] for each in shown})
+        question = f"Mend {len(shown)} findings on {hosts} hosts?"
+        if not (check or yes or confirm(question)):
+            raise typer.Exit(FAILED)
+        body["matching"] = filters
+    else:
+        body["findings"] = findings
     jobs = client.post("/maintenance/findings/fix", body, once=True)["jobs"]
     if wait:
         finish(client, *(follow(client, job["id"]) for job in jobs))

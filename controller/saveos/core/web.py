@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -120,6 +121,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     except TimeoutError:
         raise TooSlow(f"the body did not come within {BODY_SECONDS} seconds: send it again") from None
     return b"".join(parts)
+
+
+def unpack(body: bytes, limit: int) -> bytes:
+    """Return what a gzip body holds, `limit` bytes at most. Raises TooLarge, or Invalid on what is no gzip."""
+    reader = zlib.decompressobj(31)
+    try:
+        found = reader.decompress(body, limit)
+    except zlib.error as error:
+        raise Invalid("the body is no gzip: see Content-Encoding") from error
+    if reader.unconsumed_tail:
+        raise TooLarge(f"the body holds more than {limit // 1024 // 1024} MB: send less at once")
+    if not reader.eof:
+        raise Invalid("the body is cut off: send it again")
+    return found
 
 
 def request_id(request: Request) -> str:

@@ -4,6 +4,8 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from saveos.accounts.access import Actor, describe, require
 from saveos.accounts.service import record
@@ -13,7 +15,7 @@ from saveos.core.errors import Forbidden
 from saveos.core.inputs import Text
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, decode_text, split
 from saveos.core.security import token_hash
-from saveos.core.web import SessionDep, StateDep
+from saveos.core.web import MAX_BODY, SessionDep, StateDep, raw_body, read_body, unpack
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
@@ -42,6 +44,7 @@ from saveos.maintenance.secrets import ControllerSecret, EscrowIn, EscrowKept, S
 
 router = APIRouter()
 
+MAX_REPORT = 32 * 1024 * 1024  # bytes of a report when unpacked: some thousand hosts with their findings
 Reader = Annotated[Actor, Depends(require("jobs:read"))]
 IdempotencyKey = Annotated[str | None, Header(description="The same key never makes a second job")]
 
@@ -140,11 +143,14 @@ def fix_findings(
     actor: Annotated[Actor, Depends(require("jobs:write"))],
     body: FixIn,
 ) -> FixOut:
-    """Let operations mend findings: the operation runs again with what it is to mend; 202 with its jobs."""
-    made = service.fix(session, actor, body.findings, mode=body.mode, trigger=door(request, actor))
-    describe(
-        session, "findings", mode=body.mode, findings=len(body.findings), jobs=[str(job.id) for job in made]
-    )
+    """Let operations mend findings, or all of a filter: they run again with what is to mend; 202 with jobs."""
+    how: dict[str, Any] = {"mode": body.mode, "trigger": door(request, actor)}
+    if body.matching is not None:
+        made = service.fix_matching(session, actor, body.matching, expected=body.expected, **how)
+        what: Any = body.matching.model_dump(exclude_defaults=True)
+    else:
+        made, what = service.fix(session, actor, body.findings, **how), len(body.findings)
+    describe(session, "findings", mode=body.mode, findings=what, jobs=[str(job.id) for job in made])
     return FixOut(jobs=[jobs.describe(job) for job in made])
 
 
@@ -268,7 +274,21 @@ def get_inventory(
     return inventory(session, state.settings, actor.tenant_id, secrets=secrets)
 
 
-@router.post("/jobs/reports", status_code=201, tags=["jobs"])
+async def _report_body(request: Request) -> tuple[bytes, bool]:
+    return await read_body(request, MAX_BODY), request.headers.get("content-encoding", "") == "gzip"
+
+
+def _report(told: Annotated[tuple[bytes, bool], Depends(_report_body)]) -> ReportIn:
+    """Read a report outside the event loop: one of a large fleet comes packed."""
+    body, packed = told
+    try:
+        return ReportIn.model_validate_json(unpack(body, MAX_REPORT) if packed else body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults]) from error
+
+
+@router.post("/jobs/reports", status_code=201, tags=["jobs"], openapi_extra=raw_body(ReportIn))
 def report_run(
     session: SessionDep,
     actor: Annotated[Actor, Depends(require("jobs:write"))],

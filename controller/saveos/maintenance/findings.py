@@ -235,15 +235,15 @@ def list_findings(
     """Return findings with their hosts' names, the worst first; open ones only of hosts in care."""
     columns: tuple[Any, ...] = (Finding, Host.name)
     query: Select[Any] = select(*columns)
-    query = query.join(Host, Host.id == Finding.host_id).where(Finding.tenant_id == tenant_id)
-    query = query.where(Finding.operation == operation) if operation else query
-    query = query.where(Finding.rank == SEVERITIES.index(severity)) if severity else query
-    query = query.where(Finding.kind == kind) if kind else query
-    query = query.where(Finding.host_id == host_id) if host_id else query
-    if group:
-        members = select(GroupMember.host_id).join(Group, Group.id == GroupMember.group_id)
-        members = members.where(Group.tenant_id == tenant_id, Group.name == group)
-        query = query.where(Finding.host_id.in_(members))
+    query = query.join(Host, Host.id == Finding.host_id)
+    filters: dict[str, Any] = {
+        "operation": operation,
+        "severity": severity,
+        "kind": kind,
+        "host_id": host_id,
+        "group": group,
+    }
+    query = query.where(*_matching(tenant_id, **filters))
     if open_only:
         query = query.where(Finding.resolved_at.is_(None), Host.state != "decommissioned")
     if after:
@@ -251,6 +251,50 @@ def list_findings(
         query = query.where(or_(Finding.rank > rank, (Finding.rank == rank) & (Finding.id > identity)))
     query = query.order_by(Finding.rank, Finding.id).limit(limit)
     return [(finding, name) for finding, name in session.execute(query)]
+
+
+def list_fixable(
+    session: Session,
+    tenant_id: uuid.UUID,
+    *,
+    operation: str = "",
+    severity: str = "",
+    kind: str = "",
+    host_id: uuid.UUID | None = None,
+    group: str = "",
+    limit: int,
+) -> list[tuple[Finding, Host]]:
+    """Return up to `limit` open findings that their operation can mend, with their hosts, the worst first."""
+    columns: tuple[Any, ...] = (Finding, Host)
+    query: Select[Any] = select(*columns)
+    query = query.join(Host, Host.id == Finding.host_id)
+    filters: dict[str, Any] = {
+        "operation": operation,
+        "severity": severity,
+        "kind": kind,
+        "host_id": host_id,
+        "group": group,
+    }
+    query = query.where(*_matching(tenant_id, **filters), Finding.fixable)
+    query = query.where(Finding.resolved_at.is_(None), Host.state != "decommissioned")
+    rows = session.execute(query.order_by(Finding.rank, Finding.id).limit(limit))
+    return [(finding, host) for finding, host in rows]
+
+
+def _matching(
+    tenant_id: uuid.UUID, *, operation: str, severity: str, kind: str, host_id: uuid.UUID | None, group: str
+) -> list[Any]:
+    """Return what a filter of findings means; empty values do not filter."""
+    wanted: list[Any] = [Finding.tenant_id == tenant_id]
+    wanted += [Finding.operation == operation] if operation else []
+    wanted += [Finding.rank == SEVERITIES.index(severity)] if severity else []
+    wanted += [Finding.kind == kind] if kind else []
+    wanted += [Finding.host_id == host_id] if host_id else []
+    if group:
+        members = select(GroupMember.host_id).join(Group, Group.id == GroupMember.group_id)
+        members = members.where(Group.tenant_id == tenant_id, Group.name == group)
+        wanted.append(Finding.host_id.in_(members))
+    return wanted
 
 
 def decode_place(cursor: str | None) -> tuple[int, uuid.UUID] | None:

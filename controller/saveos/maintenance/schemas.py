@@ -137,11 +137,31 @@ class FindingOut(BaseModel):
         return cls(host=host, **{name: getattr(finding, name) for name in names})
 
 
-class FixIn(RequestModel):
-    """Findings to mend, by id; with mode check what would be done is only told."""
+class FindingFilter(RequestModel):
+    """Which findings; what is empty does not filter."""
 
-    findings: Annotated[list[uuid.UUID], Field(min_length=1, max_length=1000)]
+    operation: Text = ""
+    severity: Literal["", "critical", "warning", "info"] = ""
+    kind: Text = ""
+    host: Text = Field("", description="By id or name")
+    group: Text = ""
+
+
+class FixIn(RequestModel):
+    """Findings to mend, by id, or all that match a filter; with mode check what would be done is only told."""
+
+    findings: Annotated[list[uuid.UUID], Field(max_length=1000)] = Field([])
+    matching: FindingFilter | None = Field(None, description="Instead of ids: all that can be mended of these")
+    expected: int | None = Field(
+        None, ge=0, description="With `matching`: how many that were; another number is refused with 409"
+    )
     mode: Literal["run", "check"] = "run"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "FixIn":
+        if bool(self.findings) == (self.matching is not None):
+            raise ValueError("name findings, or a filter as `matching`")
+        return self
 
 
 class FixOut(BaseModel):

@@ -20,14 +20,16 @@ from saveos.jobs.models import Job, JobHost
 from saveos.jobs.schemas import ReportIn
 from saveos.jobs.service import Member
 from saveos.maintenance import care, findings, guard, rekey
+from saveos.maintenance.models import Finding
 from saveos.maintenance.operations import OPERATIONS, Operation
-from saveos.maintenance.schemas import Targets
+from saveos.maintenance.schemas import FindingFilter, Targets
 from saveos.repositories.service import of_hosts
 from saveos.restores import sandbox
 from saveos.restores import service as restores
 from saveos.restores.schemas import Selection
 
 TRANSFER, DIFF, DRILL = "transfer", "diff", "drill"
+MOST_FIXED, MOST_JOBS = 10_000, 200  # findings mended, and jobs made, by one request
 
 
 def get_operation(name: str) -> Operation:
@@ -165,7 +167,7 @@ def take_report(session: Session, tenant_id: uuid.UUID, report: ReportIn, who: s
     if operation and operation.tells_findings:
         # What a report says beside findings is no host's word
         found = replace(operation, on_result=findings.record)
-        for row in jobs.list_hosts(session, job):
+        for row in jobs.list_hosts(session, job, limit=len(report.hosts)):
             take_over(session, found, job, row)
     return job
 
@@ -184,8 +186,61 @@ def fix(
             raise Invalid(
                 f"{each.operation} cannot mend {each.kind} by itself: {each.fix[:300]}", field="findings"
             )
+    return _mend(session, actor, found, mode=mode, trigger=trigger)
+
+
+def fixable(session: Session, tenant_id: uuid.UUID, asked: FindingFilter) -> tuple[list[Finding], list[str]]:
+    """Return the open findings of a filter that can be mended now, and why hosts with others are left out.
+
+    Raises NotFound for no such host, Invalid where there are too many for one request.
+    """
+    chosen = asked.model_dump(exclude={"host"})
+    host_id = get_host(session, tenant_id, asked.host).id if asked.host else None
+    rows = findings.list_fixable(session, tenant_id, **chosen, host_id=host_id, limit=MOST_FIXED + 1)
+    if len(rows) > MOST_FIXED:
+        raise Invalid(f"these are more than {MOST_FIXED} findings: choose a kind, a group or a host")
+    found: list[Finding] = []
+    left_out: dict[str, None] = {}
+    for finding, host in rows:
+        operation = OPERATIONS.get(finding.operation)
+        if operation is None or not operation.fix_parameter:
+            continue
+        if why := fault(operation, host):
+            left_out[f"{host.name} {why}"] = None
+        else:
+            found.append(finding)
+    return found, list(left_out)
+
+
+def fix_matching(
+    session: Session,
+    actor: Actor,
+    asked: FindingFilter,
+    *,
+    expected: int | None = None,
+    mode: str = "run",
+    trigger: str = "api",
+) -> list[Job]:
+    """Queue what mends all findings of a filter that can be mended; see `fix`.
+
+    Raises Conflict where they are not as many as `expected`, Invalid where there are none or too many.
+    """
+    found, _ = fixable(session, actor.tenant_id, asked)
+    if expected is not None and len(found) != expected:
+        raise Conflict(f"{len(found)} findings match by now, not {expected}: look again", field="expected")
+    if not found:
+        raise Invalid("no finding that matches can be mended by itself", field="matching")
+    return _mend(session, actor, found, mode=mode, trigger=trigger)
+
+
+def _mend(session: Session, actor: Actor, found: Sequence[Finding], *, mode: str, trigger: str) -> list[Job]:
     made = []
-    for (name, references), hosts in findings.by_fix(found).items():
+    wanted = findings.by_fix(found)
+    if len(wanted) > MOST_JOBS:
+        raise Invalid(
+            f"this needs {len(wanted)} jobs, as much differs between hosts: choose a kind, a group or a host"
+        )
+    for (name, references), hosts in wanted.items():
         operation = get_operation(name)
         check_right(actor, operation)
         made.append(

@@ -135,3 +135,15 @@ def test_result_tells_what_is_new_and_gone(controller: Any, capsys: pytest.Captu
     controller.json(200, detail)
     assert run("results", "show", "r1") == 0
     assert "gone since the result before: Old." in capsys.readouterr().out
+
+
+def test_fix_all_tells_how_many_and_asks(controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {"items": [OPEN | {"fixable": True}, OPEN | {"fixable": False}], "next": None}
+    controller.json(200, listed)
+    assert run("fix", "--all", "--kind", "dead") == 2  # nobody is there to confirm
+    controller.json(200, listed)
+    controller.json(202, {"jobs": [JOB]})
+    assert run("fix", "--all", "--kind", "dead", "--yes") == 0
+    matching = {"operation": "", "severity": "", "kind": "dead", "host": "", "group": ""}
+    assert controller.asked[-1][3] == {"matching": matching, "mode": "run"}
+    assert run("fix", "f1", "--all") == run("fix") == run("fix", "f1", "--kind", "dead") == 2

@@ -8,13 +8,14 @@ from pydantic import Field
 from saveos.accounts.access import Actor
 from saveos.alerts.models import Alert
 from saveos.alerts.sweep import sweep
-from saveos.core.errors import Invalid
+from saveos.core.errors import Conflict, Invalid
 from saveos.core.inputs import RequestModel
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import findings, rules, service
 from saveos.maintenance.models import Finding, MaintenanceLatest, MaintenanceResult
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.parameters import Fixes
+from saveos.maintenance.schemas import FindingFilter
 from sqlalchemy import select
 
 
@@ -210,3 +211,39 @@ def test_fix_makes_one_job_for_hosts_with_the_same_findings(
         service.fix(session, actor, list(rows.values()))
     with database.session() as session, pytest.raises(Invalid, match="there is no finding"):
         service.fix(session, actor, [uuid.uuid4()])
+
+
+def test_all_that_match_are_mended_but_no_more_than_were_confirmed(
+    tell: Any, database: Any, tenant_id: uuid.UUID, add_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidy = Operation("tidy", "tidy.yml", "Tidy", TidyParameters, on_result=findings.record, fix_parameter="fix")
+    monkeypatch.setitem(OPERATIONS, "tidy", tidy)
+    paths = [found("old-file", subject=f"/{number}", fixable=True) for number in range(120)]
+    tell(*paths, found("dead", "critical"), found("stale", "info", fixable=True))
+    paused = add_host("web2", state="paused")
+    with database.session() as session:
+        job = Job(tenant_id=tenant_id, operation="tidy", mode="run")
+        session.add(job)
+        session.flush()
+        result = {"tidy": {"schema": 1, "state": "ok", "findings": [found("old-file", fixable=True)]}}
+        row = JobHost(job_id=job.id, name="web2", host_id=paused.id, result=result, state="ok")
+        findings.record(session, job, row)
+    actor = Actor(tenant_id, None, None, "ann", frozenset({"jobs:write"}), "")
+    warnings = FindingFilter(operation="tidy", severity="warning")
+    with database.session() as session:
+        mendable, left_out = service.fixable(session, tenant_id, warnings)
+        assert len(mendable) == 120 and [each.split()[0] for each in left_out] == ["web2"]
+        assert len(service.fixable(session, tenant_id, FindingFilter())[0]) == 121
+        assert service.fixable(session, uuid.uuid4(), FindingFilter()) == ([], [])
+        with pytest.raises(Conflict, match="120 findings match by now, not 119"):
+            service.fix_matching(session, actor, warnings, expected=119)
+        with pytest.raises(Invalid, match="no finding that matches"):
+            service.fix_matching(session, actor, FindingFilter(severity="critical"))
+        (job,) = service.fix_matching(session, actor, warnings, expected=120)
+        assert len(job.parameters["fix"]) == 120 and job.hosts_total == 1
+        monkeypatch.setattr(service, "MOST_JOBS", 0)
+        with pytest.raises(Invalid, match="this needs 1 jobs"):
+            service.fix_matching(session, actor, warnings)
+        monkeypatch.setattr(service, "MOST_FIXED", 100)
+        with pytest.raises(Invalid, match="more than 100 findings"):
+            service.fixable(session, tenant_id, warnings)

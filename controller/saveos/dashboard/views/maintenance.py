@@ -1,6 +1,7 @@
 """Maintenance: a card per operation; a page of each with its form, findings, results and trend; one result."""
 
 import uuid
+from collections import Counter
 from datetime import UTC, datetime, time
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from sqlalchemy import select
 
 from saveos.accounts.access import describe
 from saveos.core.clock import now
-from saveos.core.errors import Invalid, NotFound, Problem
+from saveos.core.errors import Conflict, Invalid, NotFound, Problem
 from saveos.core.i18n import day as short_day
 from saveos.core.i18n import gettext
 from saveos.core.pagination import split
@@ -20,6 +21,7 @@ from saveos.dashboard.rendering import View, environment, redirect, url, view
 from saveos.hosts import service as hosts
 from saveos.maintenance import findings, service
 from saveos.maintenance.operations import OPERATIONS, Operation
+from saveos.maintenance.schemas import FindingFilter
 from saveos.maintenance.system import SystemHealth, system_health
 from saveos.schedules.models import Schedule
 
@@ -28,7 +30,8 @@ Reader = Annotated[View, Depends(view("jobs:read"))]
 Writer = Annotated[View, Depends(view("jobs:write"))]
 Typed = Annotated[str, Query(max_length=253)]
 Cursor = Annotated[str, Query(max_length=1000)]
-LIMIT, RESULTS = 50, 10
+Severity = Literal["", "critical", "warning", "info"]
+LIMIT, RESULTS, SHOWN_TITLES = 50, 10, 8
 SUMS = {  # what pages sum up over hosts
     "cleanup": ("planned_bytes", "freed_bytes"),
     "dependencies": ("pending", "security", "cves", "held", "restarts", "projects", "vulnerable"),
@@ -103,6 +106,68 @@ def fix(
     return page.back("/maintenance", actions.flash(made[0]))
 
 
+@router.get("/maintenance/{slug}/fix")
+def confirm_fixes(
+    page: Writer,
+    slug: str,
+    *,
+    severity: Severity = "",
+    kind: Typed = "",
+    host: Typed = "",
+    group: Typed = "",
+) -> Response:
+    """Show how many findings of a filter would be mended, to be confirmed."""
+    filters = {"severity": severity, "kind": kind, "host": host.strip(), "group": group}
+    return _confirm(page, _operation(slug), filters)
+
+
+def _confirm(page: View, operation: Operation, filters: dict[str, str], error: str = "") -> Response:
+    asked = FindingFilter(operation=operation.name, **filters)
+    found, left_out = service.fixable(page.session, page.tenant_id, asked)
+    titles = Counter(each.title for each in found)
+    return page.render(
+        "maintenance/fix.html",
+        409 if error else 200,
+        operation=operation,
+        title=gettext(words.operations.get(operation.name, operation.name)),
+        href=slug_of(operation.name),
+        back=url(slug_of(operation.name), **filters),
+        filters=filters,
+        count=len(found),
+        hosts=len({each.host_id for each in found}),
+        titles=titles.most_common(SHOWN_TITLES),
+        more=max(0, len(titles) - SHOWN_TITLES),
+        left_out=left_out,
+        error=error,
+    )
+
+
+@router.post("/maintenance/{slug}/fix")
+def fix_all(
+    page: Writer,
+    slug: str,
+    *,
+    expected: Annotated[int, Form(ge=0)],
+    mode: Annotated[Literal["run", "check"], Form()] = "run",
+    severity: Annotated[Severity, Form()] = "",
+    kind: Annotated[str, Form(max_length=253)] = "",
+    host: Annotated[str, Form(max_length=253)] = "",
+    group: Annotated[str, Form(max_length=253)] = "",
+) -> Response:
+    """Let an operation mend all findings of a filter, as many as were confirmed."""
+    operation = _operation(slug)
+    filters = {"severity": severity, "kind": kind, "host": host, "group": group}
+    asked = FindingFilter(operation=operation.name, **filters)
+    try:
+        made = service.fix_matching(
+            page.session, page.actor, asked, expected=expected, mode=mode, trigger="dashboard"
+        )
+    except Conflict as problem:
+        return _confirm(page, operation, filters, problem.detail)
+    describe(page.session, "findings", mode=mode, findings=expected, jobs=[str(job.id) for job in made])
+    return redirect(url(slug_of(operation.name), **filters), actions.flash(made[0]))
+
+
 @router.get("/maintenance/results/{result_id}")
 def show_result(page: Reader, result_id: uuid.UUID) -> Response:
     """Show what one run came to on a host, beside the one before."""
@@ -129,7 +194,7 @@ def show_operation(
     page: Reader,
     slug: str,
     *,
-    severity: Literal["", "critical", "warning", "info"] = "",
+    severity: Severity = "",
     kind: Typed = "",
     host: Typed = "",
     group: Typed = "",
@@ -172,6 +237,7 @@ def _page(
         kinds=findings.kinds(page.session, page.tenant_id, name),
         rows=rows,
         fixable=[finding for finding, _ in rows if finding.fixable and operation.fix_parameter],
+        fix_href=url(f"{href}/fix", **filters),
         filters=filters,
         chips=_chips(page, name, filters),
         groups=queries.groups(page.session, page.tenant_id),
