@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -59,7 +58,6 @@ class Storage:
         self.settings: dict[str, Any] = {
             **self.guard.DEFAULTS,
             "root": str(base / "root"),
-            "user": pwd.getpwuid(os.geteuid()).pw_name,
             "state": str(self.state),
             "borg": borg,
             "settle_seconds": 0,
@@ -178,22 +176,14 @@ class Storage:
 
     def run(self, compact: bool = True) -> dict[str, Any]:
         """Have the guard run; what it reports of the repository."""
-        faked = self.faked()
-        kept = {key: os.environ.get(key) for key in faked}
-        os.environ.update({key: value for key, value in faked.items() if key != "LD_PRELOAD"})
-        original = self.settings["borg"]
-        if faked:
+        settings = self.settings
+        if faked := self.faked():  # the guard's environment is not borg's: its own settings name one that is told
             wrapper = self.base / "faked-borg"
             words = " ".join(f"{key}='{value}'" for key, value in faked.items())
-            wrapper.write_text(f'#!/bin/sh\n{words} exec {original} "$@"\n')
+            wrapper.write_text(f'#!/bin/sh\n{words} exec {settings["borg"]} "$@"\n')
             wrapper.chmod(0o755)
-            self.settings["borg"] = str(wrapper)
-        try:
-            report = self.guard.run(self.settings, [], self.time, compact)
-        finally:
-            self.settings["borg"] = original
-            for key, value in kept.items():
-                os.environ.pop(key, None) if value is None else os.environ.update({key: value})
+            settings = {**settings, "borg": str(wrapper)}
+        report = self.guard.run(settings, [], self.time, compact)
         self.settle_times()
         found: dict[str, Any] = report["repositories"][0]
         return found

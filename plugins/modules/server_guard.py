@@ -47,7 +47,7 @@ EXAMPLES = r"""
 - name: Put the guard in place
   saveos.fleet.server_guard:
     program: "{{ role_path }}/files/saveos_guard"
-    settings: {root: /srv/saveos, user: saveos-borg, state: /var/lib/saveos-guard, hold_days: 14}
+    settings: {root: /srv/saveos, state: /var/lib/saveos-guard, hold_days: 14}
 """
 
 RETURN = r"""# """

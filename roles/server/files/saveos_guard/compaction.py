@@ -21,17 +21,18 @@ from saveos_guard.view import View
 
 
 def borg(repository: Repository, *words: str) -> None:
-    """Run borg on the repository as its user, without a key. Busy while a client is at work, or Trouble."""
-    owner, home = repository.guard.owner, f"{repository.settings['state']}/.borg"
+    """Run borg on the repository as its owner, without a key. Busy while a client is at work, or Trouble."""
+    (uid, gid), state = repository.owner, repository.settings["state"]
+    home = f"{state}/.homes/{uid}"
     os.makedirs(home, mode=0o700, exist_ok=True)
     as_user: dict[str, Any] = {}
     if os.geteuid() == 0:
-        os.chmod(repository.settings["state"], 0o711)  # only to pass through: what is below is root's own
-        os.chown(home, owner.pw_uid, owner.pw_gid)
-        as_user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    keep = ("PATH", "LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC", "BORG_HOST_ID")
+        for folder in (state, os.path.dirname(home)):
+            os.chmod(folder, 0o711)  # only to pass through: what is below is root's own
+        os.chown(home, uid, gid)
+        as_user = {"user": uid, "group": gid, "extra_groups": []}
     environment = {
-        **{name: os.environ[name] for name in keep if name in os.environ},
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LC_ALL": "C.UTF-8",
         "BORG_BASE_DIR": home,
         "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import stat
 from datetime import datetime, timezone
@@ -29,16 +28,18 @@ def clean(repository: Repository) -> None:
             shutil.rmtree(f"{repository.hold}/{name}")
 
 
-def link(name: str, source: int, target: int, owner: pwd.struct_passwd) -> None:
+def link(name: str, source: int, target: int, owner: tuple[int, int]) -> None:
     """Hard-link one file between directories, and take it from the user: nobody writes to it any more."""
     handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
     try:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, owner.pw_uid):
-            raise Damaged(f"{name} is not a file of {owner.pw_name}")
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, owner[0]):
+            raise Damaged(f"{name} is not a file of the repository's user")
         os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-        if os.geteuid() == 0 and (found.st_uid or found.st_mode & 0o777 != 0o440):
-            os.fchown(handle, 0, owner.pw_gid)
+        if os.geteuid() == 0 and (
+            (found.st_uid, found.st_gid) != (0, owner[1]) or found.st_mode & 0o777 != 0o440
+        ):
+            os.fchown(handle, 0, owner[1])
             os.fchmod(handle, 0o440)
     finally:
         os.close(handle)
@@ -60,7 +61,7 @@ def copy_small(name: str, source: int, target: int) -> None:
             os.fsync(copy.fileno())
 
 
-def duplicate(source: str, target: str, transaction: int, owner: pwd.struct_passwd) -> None:
+def duplicate(source: str, target: str, transaction: int, owner: tuple[int, int]) -> None:
     """Build a directory that holds a repository's state at a transaction; everything in it is on the disk.
 
     Committed segments, index, hints and integrity (which Borg replaces, but never writes to) are linked.
@@ -113,7 +114,7 @@ def take_copy(repository: Repository, why: str, transaction: int) -> dict[str, A
     if os.path.isdir(partial):
         shutil.rmtree(partial)
     try:
-        duplicate(repository.path, partial, transaction, repository.guard.owner)
+        duplicate(repository.path, partial, transaction, repository.owner)
         segments = [each for folder in os.scandir(f"{partial}/data") for each in os.scandir(folder.path)]
         last = max(segments, key=lambda each: int(each.name), default=None)
         meta = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import pwd
+import stat
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,6 @@ class Guard:
         """Where repositories and copies lie."""
         return os.path.normpath(str(self.settings["root"]))
 
-    @property
-    def owner(self) -> pwd.struct_passwd:
-        """The user under `borg serve`. Trouble when there is none."""
-        try:
-            return pwd.getpwnam(self.settings["user"])
-        except KeyError as error:
-            raise Trouble(f"there is no user {self.settings['user']}: provision this storage server") from error
-
     def ids(self) -> list[str]:
         """Every repository there is, or was."""
         there = os.listdir(f"{self.root}/repositories") if os.path.isdir(f"{self.root}/repositories") else []
@@ -76,6 +68,18 @@ class Repository:
         self.state: dict[str, Any] = read_json(f"{self.place}/state.json", {}) or {}
         self.told: dict[str, Any] = read_json(f"{self.place}/told.json", {}) or {}
         self.ledger = Ledger(f"{self.place}/ledger.jsonl")
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(self.path)
+            if stat.S_ISDIR(found.st_mode):
+                self.state["owner"] = [found.st_uid, found.st_gid]  # also for when it is not there
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """(uid, gid) of the user under `borg serve`: whose the repository is, or was. Trouble for nobody's."""
+        if "owner" not in self.state:
+            raise Trouble(f"nobody knows whose repository {self.id} was: provision this storage server")
+        uid, gid = self.state["owner"]
+        return uid, gid
 
     def save(self) -> None:
         """Keep the state for the next run."""

@@ -14,7 +14,6 @@ from saveos_guard.values import number
 CONFIG = "/etc/saveos/guard.json"
 DEFAULTS: dict[str, Any] = {
     "root": "/srv/saveos",
-    "user": "saveos-borg",
     "state": "/var/lib/saveos-guard",
     "borg": "/opt/saveos/server/borg",
     "hold_days": 14,

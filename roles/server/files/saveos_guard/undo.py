@@ -46,6 +46,7 @@ def undo(repository: Repository, wanted: str, plan: bool = False) -> dict[str, A
         return {**told, "state": "planned"}
     replaced = free_name(repository, repository.now, "u")
     journal = {"step": "build", "copy": chosen, "replaced": replaced, "at": repository.now}
+    repository.save()  # whose it is, for while its directory is away
     write_json(f"{repository.place}/undo.json", journal)
     try:
         resume(repository)
@@ -67,7 +68,7 @@ def resume(repository: Repository) -> None:
     if journal["step"] == "build":
         if os.path.isdir(built):
             shutil.rmtree(built)
-        duplicate(copy, built, journal["copy"]["transaction"], repository.guard.owner)
+        duplicate(copy, built, journal["copy"]["transaction"], repository.owner)
         give_back(repository, built)
         journal["step"] = "swap"
         write_json(f"{repository.place}/undo.json", journal)
@@ -112,12 +113,11 @@ def give_back(repository: Repository, built: str) -> None:
     """A built repository belongs to its user, but for what is shared with copies."""
     if os.geteuid() != 0:
         return
-    owner = repository.guard.owner
     for folder, _, names in os.walk(built):
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        os.chown(folder, *repository.owner)
         for name in names:
             if name in SMALL:
-                os.chown(f"{folder}/{name}", owner.pw_uid, owner.pw_gid)
+                os.chown(f"{folder}/{name}", *repository.owner)
 
 
 def raise_nonce(repository: Repository, built: str, replaced: str) -> None:
@@ -135,7 +135,7 @@ def raise_nonce(repository: Repository, built: str, replaced: str) -> None:
     if highest and highest != old:
         write(f"{built}/nonce", f"{highest:016x}".encode())
         if os.geteuid() == 0:
-            os.chown(f"{built}/nonce", repository.guard.owner.pw_uid, repository.guard.owner.pw_gid)
+            os.chown(f"{built}/nonce", *repository.owner)
 
 
 def enclose(repository: Repository, replaced: str, journal: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ def end_serving(repository: Repository) -> None:
             with contextlib.suppress(OSError):
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     words = file.read().replace(b"\0", b" ")
-                mine = os.stat(f"/proc/{pid}").st_uid == repository.guard.owner.pw_uid
+                mine = os.stat(f"/proc/{pid}").st_uid == repository.owner[0]
                 if mine and b" serve " in words and wanted in words + b" ":
                     found.append(pid)
         if not found:
