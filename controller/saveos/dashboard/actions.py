@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from saveos.accounts.access import describe
 from saveos.core.errors import Forbidden, Invalid
 from saveos.dashboard.rendering import View
+from saveos.dashboard.sentences import sentence
 from saveos.jobs.models import Job
 from saveos.maintenance import service as maintenance
 from saveos.maintenance.schemas import Targets
@@ -72,8 +73,3 @@ def restore(page: View, archive_id: uuid.UUID, chosen: dict[str, Any]) -> tuple[
 def flash(job: Job) -> str:
     """Return the toast's code for a job that was started."""
     return f"started:{job.operation}:{job.id}"
-
-
-def sentence(detail: str) -> str:
-    """Return a problem's detail as a sentence: services begin it small, to stand after a name."""
-    return detail[:1].upper() + detail[1:] + ("" if detail.endswith((".", "?", "!")) else ".")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from saveos.core.errors import Invalid, Problem
 from saveos.core.i18n import gettext
+from saveos.dashboard.sentences import sentence
 
 OLD_NAMES = ("posix/", "right/", "SystemV/", "US/", "Etc/")
 
@@ -18,27 +19,23 @@ def problems(error: ValidationError | Problem, fields: Container[str]) -> tuple[
     """Return the first sentence for each field of a form, and what belongs to none of them."""
     if isinstance(error, Problem):
         field = _place((error.field or "").split("."), fields)
-        sentence = _sentence(error.detail)
-        return ({field: sentence}, "") if field else ({}, sentence)
+        said = sentence(error.detail)
+        return ({field: said}, "") if field else ({}, said)
     found: dict[str, str] = {}
     rest = ""
     for each in error.errors():
-        sentence = _sentence(str(each["msg"]).removeprefix("Value error, "))
+        said = sentence(str(each["msg"]).removeprefix("Value error, "))
         field = _place([str(part) for part in each["loc"]], fields)
         if field:
-            found.setdefault(field, sentence)
+            found.setdefault(field, said)
         else:
-            rest = rest or f"{'.'.join(str(part) for part in each['loc'])}: {sentence}".removeprefix(": ")
+            rest = rest or f"{'.'.join(str(part) for part in each['loc'])}: {said}".removeprefix(": ")
     return found, rest
 
 
 def _place(path: list[str], fields: Container[str]) -> str:
     """Return the field that a problem's place names: the outermost one that the form has."""
     return next((part for part in path if part in fields), "")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def lines(text: str) -> list[str]:

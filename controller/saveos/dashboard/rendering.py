@@ -24,6 +24,7 @@ from saveos.core.errors import Problem
 from saveos.core.settings import get_settings
 from saveos.core.web import SessionDep, request_id
 from saveos.dashboard import queries, words
+from saveos.dashboard.sentences import sentence
 
 STATIC = Path(__file__).parent / "static"
 THEMES = ("auto", "light", "dark")
@@ -214,6 +215,7 @@ def _toast(request: Request) -> dict[str, str] | None:
     code, kind, job = match.groups()
     texts = {
         "canceled": i18n.gettext("Asked the job to stop"),
+        "rebuilding": i18n.gettext("The rebuild has begun"),
         "saved": i18n.gettext("Saved"),
         "created": i18n.gettext("Created"),
         "deleted": i18n.gettext("Deleted"),
@@ -255,15 +257,10 @@ def problem_page(request: Request, problem: Problem) -> Response:
         status=problem.status,
         title=i18n.gettext(title),
         text=i18n.gettext(text),
-        detail=_sentence(problem.detail) if problem.status not in (404, 500) else "",
+        detail=sentence(problem.detail) if problem.status not in (404, 500) else "",
         request_id=request_id(request),
         retry=here(request) if problem.status >= 500 and request.method == "GET" else _referer(request),
     )
-
-
-def _sentence(detail: str) -> str:
-    """Return a problem's detail as a sentence: services begin it small, to stand after a name."""
-    return detail[:1].upper() + detail[1:] + ("" if detail.endswith((".", "?", "!")) else ".")
 
 
 def _referer(request: Request) -> str:

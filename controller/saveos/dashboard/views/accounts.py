@@ -16,6 +16,7 @@ from saveos.core.pagination import decode_cursor, split
 from saveos.core.web import StateDep, check_same_origin
 from saveos.dashboard import queries
 from saveos.dashboard.rendering import THEMES, YEAR, View, bare, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.secrets import service as secrets
 
 router = APIRouter(include_in_schema=False)
@@ -51,7 +52,9 @@ def log_in(
     except Problem as problem:
         if problem.status not in (401, 429):
             raise
-        wrong = i18n.gettext("Name or password is wrong.") if problem.status == 401 else problem.detail
+        wrong = (
+            i18n.gettext("Name or password is wrong.") if problem.status == 401 else sentence(problem.detail)
+        )
         values = {"error": wrong, "name": name, "next": _local(next)}
         return bare(request, "accounts/login.html", problem.status, **values)
     with state.database.session() as session:
@@ -138,7 +141,7 @@ def _change(
             "current": i18n.gettext("The current password is wrong."),
             "new": i18n.gettext("The new password must be another one."),
         }
-        return {problem.field: texts.get(problem.field, problem.detail)}
+        return {problem.field: texts.get(problem.field) or sentence(problem.detail)}
     return {}
 
 

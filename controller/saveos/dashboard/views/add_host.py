@@ -13,6 +13,7 @@ from saveos.core.errors import Problem
 from saveos.core.i18n import gettext
 from saveos.dashboard import actions, queries
 from saveos.dashboard.rendering import View, redirect, view
+from saveos.dashboard.sentences import sentence
 from saveos.hosts import service, ssh_keys
 from saveos.hosts.schemas import HostIn, ScanIn
 from saveos.policies import fleet
@@ -117,7 +118,7 @@ def _scan(page: View, form: dict[str, str]) -> Response:
     try:
         keys = ssh_keys.scan(asked.address, asked.port)
     except Problem as problem:
-        return _first(page, form, {}, problem.detail)
+        return _first(page, form, {}, sentence(problem.detail))
     return _second(page, form, keys)
 
 
@@ -142,12 +143,13 @@ def _problems(error: ValidationError | Problem, form: dict[str, str]) -> tuple[d
     """Return the first sentence for each field of the form, and what belongs to none of them."""
     if isinstance(error, Problem):
         field = (error.field or "").rpartition(".")[2]
-        return ({field: error.detail}, "") if field in form else ({}, error.detail)
+        said = sentence(error.detail)
+        return ({field: said}, "") if field in form else ({}, said)
     found: dict[str, str] = {}
     for each in error.errors():
         message = str(each["msg"]).removeprefix("Value error, ")
         place = next((str(part) for part in reversed(each["loc"]) if str(part) in form), "name")
-        found.setdefault(place, message[:1].upper() + message[1:])
+        found.setdefault(place, sentence(message))
     return found, ""
 
 

@@ -17,6 +17,7 @@ from saveos.core.i18n import gettext
 from saveos.core.pagination import split
 from saveos.dashboard import actions, forms, queries
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.dashboard.views import files
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
@@ -196,7 +197,7 @@ def act(page: Reader, archive_id: uuid.UUID, form: Annotated[CareForm, Form()]) 
         except Problem as problem:
             if problem.status not in (409, 422):
                 raise
-            error = problem.detail
+            error = sentence(problem.detail)
     if error:
         return _show(page, archive_id, "", "", "", care_form=wanted, care_error=error)
     describe(page.session, f"archive {archive.name}", action=form.action, check=form.check, job=str(job.id))

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 from saveos.accounts.access import describe
 from saveos.core.errors import Invalid, Problem
 from saveos.core.i18n import gettext
-from saveos.dashboard import actions, queries, words
+from saveos.dashboard import queries, words
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.hosts import service as hosts
 from saveos.maintenance import bulk
 from saveos.maintenance.schemas import BulkIn, BulkOut
@@ -135,7 +136,7 @@ def _refused(error: ValidationError | Problem, form: Form) -> Shown:
         if not place and " needs " in message:
             return Shown()  # nothing was typed yet: the page asks for it
     place = {"groups": "to_group", "policy": "to_policy"}.get(place, place)
-    message = actions.sentence(message)
+    message = sentence(message)
     return (
         Shown(problems={place: message}) if place in ("tags", "to_group", "to_policy") else Shown(error=message)
     )

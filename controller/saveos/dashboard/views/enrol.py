@@ -15,8 +15,9 @@ from saveos.core.errors import Problem
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
 from saveos.core.web import StateDep
-from saveos.dashboard import actions, queries
+from saveos.dashboard import queries
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.enrolment import door, service
 from saveos.enrolment.models import EnrolmentToken
 from saveos.enrolment.schemas import TokenIn
@@ -98,7 +99,7 @@ def _asked(form: Form) -> TokenIn:
 
 
 def _ask(page: View, form: Form, error: ValidationError | Problem | None = None) -> Response:
-    problems, sentence = _problems(error) if error else ({}, "")
+    problems, rest = _problems(error) if error else ({}, "")
     return page.render(
         "enrol/token.html",
         422 if error else 200,
@@ -106,7 +107,7 @@ def _ask(page: View, form: Form, error: ValidationError | Problem | None = None)
         form=form,
         lives=LIVES,
         problems=problems,
-        error=sentence,
+        error=rest,
         policies=queries.policies(page.session, page.tenant_id),
         groups=queries.groups(page.session, page.tenant_id),
     )
@@ -122,14 +123,14 @@ def _problems(error: ValidationError | Problem) -> tuple[dict[str, str], str]:
             for each in error.errors()
         ]
     problems: dict[str, str] = {}
-    sentence = ""
+    rest = ""
     for place, message in found:
         key = "group" if place == "groups" else place
         if key in Form.model_fields:
-            problems.setdefault(key, actions.sentence(message))
+            problems.setdefault(key, sentence(message))
         else:
-            sentence = actions.sentence(message)
-    return problems, sentence
+            rest = sentence(message)
+    return problems, rest
 
 
 @router.get("/hosts/enrol/waiting")

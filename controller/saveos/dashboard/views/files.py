@@ -14,6 +14,7 @@ from saveos.core.errors import Problem
 from saveos.core.pagination import decode_cursor, split
 from saveos.core.settings import get_settings
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.hosts.groups import get_group, group_hosts
 from saveos.hosts.service import get_host
 from saveos.restores import differences
@@ -41,7 +42,7 @@ def search(
             home = get_settings().home
             hits = catalogue.find(page.session, home, page.tenant_id, filters["q"], hosts=hosts, limit=LIMIT)
         except Problem as problem:
-            error = problem.detail
+            error = sentence(problem.detail)
     return page.render("files/search.html", filters=filters, hits=hits, error=error, limit=LIMIT)
 
 

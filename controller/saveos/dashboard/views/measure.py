@@ -11,6 +11,7 @@ from saveos.core.errors import Invalid, Problem
 from saveos.core.i18n import gettext
 from saveos.dashboard import actions, forms, measured
 from saveos.dashboard.rendering import View, environment, redirect, view
+from saveos.dashboard.sentences import sentence
 from saveos.jobs import service as jobs
 from saveos.jobs.models import ACTIVE, Job
 from saveos.policies import service as policies
@@ -28,7 +29,7 @@ def measure_draft(page: Operator, measure_on: Name = "", sources: Draft = "", ex
     try:
         return _part(page, _start(page, measure_on, forms.lines(sources), forms.lines(excludes)))
     except Problem as problem:
-        return _part(page, None, problem.detail)
+        return _part(page, None, sentence(problem.detail))
 
 
 @router.get("/policies/measured/{job_id}")

@@ -18,6 +18,7 @@ from saveos.core.pagination import decode_id, split
 from saveos.core.web import State, StateDep
 from saveos.dashboard import actions
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.hosts.models import Host
 from saveos.jobs.models import ACTIVE
 from saveos.restores import content, service
@@ -86,7 +87,7 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
         except Problem as problem:
             if problem.status not in (404, 422):
                 raise
-            error = problem.detail
+            error = sentence(problem.detail)
     if error:
         return _form(page, archive, host, form, error)
     return redirect(f"/restores/{made.id}" if free else f"/jobs/{job.id}", actions.flash(job))

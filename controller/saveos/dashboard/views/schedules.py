@@ -13,6 +13,7 @@ from saveos.core.i18n import gettext, ngettext, number
 from saveos.core.pagination import decode_id, decode_text, split
 from saveos.dashboard import actions, forms, queries, words
 from saveos.dashboard.rendering import View, environment, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.maintenance.operations import OPERATIONS
 from saveos.schedules import service
 from saveos.schedules.models import Schedule
@@ -119,7 +120,7 @@ def look_ahead(cron: str, zone: str) -> dict[str, Any]:
     try:
         found = service.preview(cron, zone.strip() or "UTC", RUNS)
     except Problem as problem:
-        return {"runs": [], "zone": "", "cron": "", "problem": problem.detail}
+        return {"runs": [], "zone": "", "cron": "", "problem": sentence(problem.detail)}
     return {"runs": found.runs, "zone": found.zone, "cron": found.cron, "problem": ""}
 
 

@@ -16,6 +16,7 @@ from saveos.core.i18n import SIZE_UNITS, gettext, language
 from saveos.core.pagination import decode_id, split
 from saveos.dashboard import actions, words
 from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.sentences import sentence
 from saveos.jobs.models import Job
 from saveos.repositories import guard, service, storage
 from saveos.repositories.models import GuardState, Repository, Sample
@@ -220,7 +221,7 @@ def approve(  # noqa: PLR0917 - the fields of a form
                 by=page.actor.name,
             )
         except Problem as problem:
-            error = actions.sentence(problem.detail)
+            error = sentence(problem.detail)
     if error:
         return _show(page, repository, error, "approve")
     describe(page.session, f"repository:{repository.id}", reason=row.reason, digest=row.digest, days=int(days))
@@ -252,7 +253,7 @@ def undo(
             with page.session.begin_nested():
                 job = _start(page, repository, "undo", "check" if preview else "run", to=to)
         except Problem as problem:
-            error = actions.sentence(problem.detail)
+            error = sentence(problem.detail)
     if error:
         return _show(page, repository, error, "undo")
     return redirect(f"/jobs/{job.id}", actions.flash(job))

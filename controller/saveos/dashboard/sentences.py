@@ -1,0 +1,102 @@
+"""Services' sentences on pages: they are raised in English, and translated here where people read them.
+
+A template stands for all sentences that a service makes with it; `{name}` is whatever it puts in. A hint for
+those who write requests (": see GET …") is left out of a translation. What has no template is shown as it is.
+"""
+
+import re
+from functools import cache
+
+from saveos.core.i18n import DEFAULT, gettext, language, mark
+
+SERVICES = (
+    mark("there is a host {name} already: choose another name"),
+    mark("there is a host {name} already: choose another name, or change it"),
+    mark("there is a group {name} already: choose another name"),
+    mark("there is a policy {name} already: choose another name"),
+    mark("there is a schedule {name} already: choose another name"),
+    mark("there is a channel {name} already: choose another name"),
+    mark("there is a user {name} already: choose another name"),
+    mark("there is no host {name}"),
+    mark("there is no group {name}"),
+    mark("there is no policy {name}"),
+    mark("there is no schedule {name}"),
+    mark("there is no channel {name}"),
+    mark("name hosts or groups, or say all"),
+    mark("none of these hosts can run {name}: provision one first"),
+    mark("{name} is no storage server"),
+    mark("{name} has a repository there already"),
+    mark("{name} is no agent, so it needs no repository"),
+    mark("{name} is {state} already"),
+    mark("{name} is SaveOS's own schedule: switch it off instead"),
+    mark("this needs the right {right}: ask an admin for it, or use another token"),
+    mark("this needs the right {right}: ask an admin for it"),
+    mark("{count} hosts use this policy: give them another one first"),
+    mark("this is the default policy: make another one the default first"),
+    mark("make another policy the default instead"),
+    mark("this is the last admin: make another one first"),
+    mark("the current password is wrong"),
+    mark("the new password must be another one"),
+    mark("choose a time in the future, within a year"),
+    mark("the alert is resolved already: its cause is gone"),
+    mark("the host must be an agent, a storage server, or both"),
+    mark("a storage server is named twice: name each once"),
+    mark("a local repository needs a path on the host"),
+    mark("a local repository has no server: leave it out"),
+    mark("a group gives its hosts this policy: give the group another one first"),
+    mark("the option {name} is not allowed in a channel's URL: leave it out"),
+    mark("the {kind} key is not valid base64: paste the whole line"),
+    mark("the {kind} key is cut off or of another type: paste the whole line"),
+    mark("a host has at most {count} keys"),
+    mark("a host's name has letters, digits, dots, dashes and underscores, 253 at most"),
+    mark("the address must be an IP address or a host name, without port or user"),
+    mark("the user must be a Unix login name, such as root or backup"),
+    mark("the path must be absolute, such as /etc, on one line"),
+    mark("a tag has letters, digits and . _ : - (63 at most)"),
+    mark("the name must not be empty or hold control characters"),
+    mark("the time must be between 1990 and 2200"),
+    mark("a quota looks like 500G or 2T; empty is none"),
+    mark("the text holds a NUL character: remove it"),
+)
+MODELS = (  # pydantic's own
+    mark("Field required"),
+    mark("Input should be a valid string"),
+    mark("Input should be a valid integer, unable to parse string as an integer"),
+    mark("Input should be a valid number, unable to parse string as a number"),
+    mark("Input should be greater than or equal to {least}"),
+    mark("Input should be greater than {limit}"),
+    mark("Input should be less than or equal to {most}"),
+    mark("Input should be less than {limit}"),
+    mark("String should have at least {least} characters"),
+    mark("String should have at least {least} character"),
+    mark("String should have at most {most} characters"),
+    mark("Input should be {choices}"),
+)
+HINT = r"(?:: see (?:GET|saveos) .*)?"
+
+
+def sentence(text: str) -> str:
+    """Return what a service says in the language of the page, as a sentence."""
+    if language() != DEFAULT:
+        text = _translated(text)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _translated(text: str) -> str:
+    for pattern, template in _patterns():
+        if found := pattern.fullmatch(text):
+            return gettext(template).format(**found.groupdict())
+    return text
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return what recognises each template; those with the most text of their own come first."""
+    made = []
+    for template in sorted((*SERVICES, *MODELS), key=lambda each: -len(re.sub(r"\{\w+\}", "", each))):
+        parts = re.split(r"\{(\w+)\}", template)
+        wanted = "".join(
+            f"(?P<{part}>.{{1,300}}?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
+        )
+        made.append((re.compile(wanted + HINT), template))
+    return tuple(made)
