@@ -177,7 +177,9 @@ class Storage:
     def run(self, compact: bool = True) -> dict[str, Any]:
         """Have the guard run; what it reports of the repository."""
         settings = self.settings
-        if faked := self.faked():  # the guard's environment is not borg's: its own settings name one that is told
+        if (
+            faked := self.faked()
+        ):  # borg gets no environment of the guard: the settings name a borg with this one
             wrapper = self.base / "faked-borg"
             words = " ".join(f"{key}='{value}'" for key, value in faked.items())
             wrapper.write_text(f'#!/bin/sh\n{words} exec {settings["borg"]} "$@"\n')

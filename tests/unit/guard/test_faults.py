@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.guarded import CHECKOUT, REPOSITORY, Storage, load
 
 guard = load()
+PAGE = 4096
 
 # one function per kind of step that changes something on the disk; the k-th call of them all is the fault
 CHILD = """
@@ -105,9 +107,9 @@ def reset(storage: Storage, saved: str) -> None:
         subprocess.run(["cp", "-a", f"{saved}/{part}", str(storage.base)], check=True)
 
 
-def save(storage: Storage) -> str:
+def save(storage: Storage, place: Path) -> str:
     """Save everything, to try many faults from one state."""
-    saved = str(storage.base / "saved")
+    saved = str(place / "saved")
     Path(saved).mkdir()
     subprocess.run(
         ["cp", "-a", *(str(storage.base / part) for part in ("root", "state", "client")), saved], check=True
@@ -115,77 +117,118 @@ def save(storage: Storage) -> str:
     return saved
 
 
-def spread(steps: int) -> list[int]:
-    """Which steps are tried: all by SAVEOS_TEST_ALL, else some over all of them."""
-    if os.environ.get("SAVEOS_TEST_ALL"):
-        return list(range(1, steps + 1))
-    return sorted({1 + round(part * (steps - 1) / 4) for part in range(5)})
+def tried(every: Sequence[int], few: int) -> Iterator[int]:
+    """Which faults are tried: all by SAVEOS_TEST_ALL, else a few over all of them."""
+    if not os.environ.get("SAVEOS_TEST_ALL"):
+        every = [every[round(part * (len(every) - 1) / (few - 1))] for part in range(few)]
+    for number, each in enumerate(every, 1):
+        print(f"{number} of {len(every)}: {each}", flush=True)
+        yield each
+
+
+def check_run(storage: Storage, count: int) -> None:
+    """After a run that met a fault: the repository is whole, and the next run does it all."""
+    whole(storage)
+    storage.wait()
+    report = storage.told_and_run()
+    assert report["state"] in ("ok", "compacted"), (count, report)
+    assert not [each for each in storage.hold.iterdir() if each.name.startswith(".")], count
+    for copy in report["copies"]:
+        assert copy["transaction"] is not None
+    assert storage.restore("a2") == {
+        name: (storage.source / name).read_bytes() for name in ("file0", "file1", "file2")
+    }
+
+
+def check_undo(storage: Storage, count: int) -> None:
+    """After an undo that met a fault: nothing was begun, or the next run ends it."""
+    storage.wait()
+    report = storage.told_and_run()
+    if report["state"] == "held":  # nothing was begun: the intruder's state still stands, whole
+        whole(storage)
+        assert storage.undo()["state"] == "done"
+        report = storage.told_and_run()
+    assert report["state"] == "ok", (count, report)
+    assert not (storage.state / REPOSITORY / "undo.json").exists()
+    assert "undo" in [each["why"] for each in report["copies"]], count
+    storage.mend()
+    assert storage.names() == {"a0", "a1", "a2"}, count
+    whole(storage)
 
 
 @pytest.mark.parametrize("fault", ["kill", "full"])
-def test_a_run_with_a_fault_at_each_step_harms_nothing(ready, fault):
-    storage, saved = ready
+def test_a_run_with_a_fault_at_each_step_harms_nothing(storage, fault, tmp_path):
+    prepare_run(storage)
+    saved = save(storage, tmp_path)
     code, steps, said = act(storage, "run", "none", 0)
     assert code == 0 and "compacted" in said and steps > 40, said
-    for count in spread(steps):
+    for count in tried(range(1, steps + 1), 5):
         reset(storage, saved)
         act(storage, "run", fault, count)
-        whole(storage)
-        storage.wait()
-        report = storage.told_and_run()
-        assert report["state"] in ("ok", "compacted"), (count, report)
-        assert not [each for each in storage.hold.iterdir() if each.name.startswith(".")], count
-        for copy in report["copies"]:
-            assert copy["transaction"] is not None
-        assert storage.restore("a2") == {
-            name: (storage.source / name).read_bytes() for name in ("file0", "file1", "file2")
-        }
+        check_run(storage, count)
 
 
 @pytest.mark.parametrize("fault", ["kill", "full"])
-def test_an_undo_with_a_fault_at_each_step_harms_nothing(struck, fault):
-    storage, saved = struck
+def test_an_undo_with_a_fault_at_each_step_harms_nothing(storage, fault, tmp_path):
+    prepare_undo(storage)
+    saved = save(storage, tmp_path)
     code, steps, said = act(storage, "undo", "none", 0)
     assert code == 0 and "done" in said and steps > 20, said
-    for count in spread(steps):
+    for count in tried(range(1, steps + 1), 5):
         reset(storage, saved)
         act(storage, "undo", fault, count)
-        storage.wait()
-        report = storage.told_and_run()
-        if report["state"] == "held":  # nothing was begun: the intruder's state still stands, whole
-            whole(storage)
-            assert storage.undo()["state"] == "done"
-            report = storage.told_and_run()
-        assert report["state"] == "ok", (count, report)
-        assert not (storage.state / REPOSITORY / "undo.json").exists()
-        assert "undo" in [each["why"] for each in report["copies"]], count
-        storage.mend()
-        assert storage.names() == {"a0", "a1", "a2"}, count
-        whole(storage)
+        check_undo(storage, count)
+
+
+@pytest.mark.parametrize("verb", ["run", "undo"])
+def test_a_file_system_that_is_really_full_harms_nothing(small, verb, tmp_path):
+    """Everything lies on a small file system, of which so many pages are left."""
+    prepare, check = (prepare_run, check_run) if verb == "run" else (prepare_undo, check_undo)
+    prepare(small)
+    saved, full = save(small, tmp_path), 0
+    for pages in tried([*range(20), *range(20, 200, 15)], 2):
+        reset(small, saved)
+        fill = small.base / "fill"
+        with fill.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, (os.statvfs(small.base).f_bavail - pages) * PAGE)
+        _, _, said = act(small, verb, "none", 0)
+        full += "space" in said or "No space left" in said
+        fill.unlink()
+        check(small, pages)
+    assert full
 
 
 @pytest.fixture
-def ready(storage: Storage) -> tuple[Storage, str]:
-    """A repository of which a run takes a copy and compacts, saved."""
+def small(tmp_path: Path, three_archives: Storage) -> Iterator[Storage]:
+    """A storage server on a file system of its own, small enough to be filled."""
+    place = tmp_path / "small"  # and larger than the 545 MB that Borg must see free before it compacts
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640m", "tmpfs", place], check=False)
+    if mounted.returncode:
+        pytest.skip("a file system can be mounted only by root")
+    try:
+        yield Storage(place, three_archives.borg_path, like=three_archives)
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def prepare_run(storage: Storage) -> None:
+    """Make a repository of which a run takes a copy and compacts."""
     for name in ("a0", "a1"):
         storage.client("delete", f"{storage.url}::{name}")
     for archive in storage.archives[:2]:
         archive["requested"] = True
-    (storage.source / "file3").unlink(missing_ok=True)
     storage.wait()
     storage.tell()
     storage.settings["compact_share"] = 0
-    return storage, save(storage)
 
 
-@pytest.fixture
-def struck(storage: Storage) -> tuple[Storage, str]:
-    """A repository in which everything was deleted, held, and saved."""
+def prepare_undo(storage: Storage) -> None:
+    """Make a repository in which everything was deleted, and held."""
     for name in sorted(storage.names()):
         storage.client("delete", f"{storage.url}::{name}")
     storage.wait()
     assert storage.told_and_run()["state"] == "held"
-    return storage, save(storage)
 
 
 def test_a_full_disk_is_told(storage, monkeypatch):
@@ -203,9 +246,9 @@ def test_a_full_disk_is_told(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", ["0.15", "0.35"])
-def test_a_compact_that_is_killed_is_ended_by_the_next_run(ready, moment):
+def test_a_compact_that_is_killed_is_ended_by_the_next_run(storage, moment):
     """Borg itself dies at some moment of a compact, with its lock held."""
-    storage, _ = ready
+    prepare_run(storage)
     real = storage.settings["borg"]
     killer = storage.base / "killed-borg"
     killer.write_text(f'#!/bin/sh\nexec timeout -s KILL {moment} {real} "$@"\n')
