@@ -10,6 +10,7 @@ import uuid
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.saveos.fleet.plugins.module_utils import policy as rendering
+from ansible_collections.saveos.fleet.plugins.module_utils import tenancy
 from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import check_id
 
 NAMESPACE = uuid.UUID("361e6d51-faec-444a-9079-341386da8e2e")  # the one of ansible.builtin.to_uuid
@@ -170,7 +171,8 @@ def _complete_ssh(item, host, hostvars, servers):
         )
     result = (_registered(variables, "__server_storage").get("saveos") or {}).get("server") or {}
     exists = _registered(variables, "__server_repositories").get("repositories") or {}
-    root = result.get("root") or variables.get("server_root") or "/srv/saveos"
+    place = storage_place(variables)
+    root = result.get("root") or place["root"]
     item["address"] = item.get("address") or _address(server, variables)
     item["port"] = int(
         item.get("port")
@@ -179,7 +181,7 @@ def _complete_ssh(item, host, hostvars, servers):
         or result.get("port")
         or 22
     )
-    item["user"] = item.get("user") or result.get("user") or variables.get("server_user") or "saveos-borg"
+    item["user"] = item.get("user") or result.get("user") or place["user"]
     item["path"] = item.get("path") or f"{root}/repositories/{item['id']}"
     if not USER.fullmatch(str(item["user"])) or not PLACE.fullmatch(str(item["path"])):
         raise AnsibleFilterError(
@@ -190,6 +192,14 @@ def _complete_ssh(item, host, hostvars, servers):
     item["exists"] = exists.get(item["id"])
     address = f"[{item['address']}]" if ":" in item["address"] else item["address"]
     item["url"] = f"ssh://{item['user']}@{address}:{item['port']}{item['path']}"
+
+
+def storage_place(variables):
+    """Where the role server keeps repositories: user, root, instance and tenant, from its variables."""
+    try:
+        return tenancy.storage_place(variables)
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def default_repositories(host, groups):
@@ -316,4 +326,5 @@ class FilterModule:
             "password_files": password_files,
             "schedule_values": schedule_values,
             "server_repositories": server_repositories,
+            "storage_place": storage_place,
         }

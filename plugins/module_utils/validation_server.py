@@ -26,10 +26,12 @@ FOREIGN = 20_000  # entries of a repository that are looked at
 
 
 class Server:
-    """What inventory declares of a storage server. `complete`: it names every repository there is."""
+    """What inventory declares of a storage server. `complete`: it names every repository there is.
+    `private`: its directory is closed to users of other tenants."""
 
-    def __init__(self, user, root, borg, repositories, complete):
+    def __init__(self, user, root, borg, repositories, complete, private=False):  # noqa: PLR0917
         self.root, self.borg, self.complete = os.path.normpath(root), borg, complete
+        self.private = private
         self.user = user
         self.declared = repositories
         try:
@@ -223,7 +225,8 @@ def key_finding(server, item, kind, severity, what, said):  # noqa: PLR0917
 def storage(server):
     """Directories of repositories are there and the user's alone; their files are its own."""
     uid, gid = server.entry.pw_uid, server.entry.pw_gid
-    yield from attributes("server-permissions", server.root, 0o755, what="directory")
+    mode, group = (0o750, gid) if server.private else (0o755, 0)
+    yield from attributes("server-permissions", server.root, mode, 0, group, what="directory")
     parent = f"{server.root}/repositories"
     yield from attributes("server-permissions", parent, 0o750, 0, gid, what="directory")
     for name in sorted(os.listdir(parent) if os.path.isdir(parent) else []):

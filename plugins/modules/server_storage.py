@@ -28,6 +28,14 @@ options:
     description: Directory of the repositories, and the home of a user that is made.
     type: str
     required: true
+  tenant:
+    description: Tenant whose own user this is; then O(root) is closed to all others. Empty is the shared user.
+    type: str
+    default: ""
+  shell:
+    description: Text of the users' log-in shell, which starts borg and nothing else.
+    type: str
+    required: true
   open_parents:
     description: Let the user alone pass through closed parents of O(root), by an ACL; else refuse them.
     type: bool
@@ -41,6 +49,7 @@ EXAMPLES = r"""
   saveos.fleet.server_storage:
     user: saveos-borg
     root: /srv/saveos
+    shell: "{{ lookup('ansible.builtin.file', 'serve-borg', rstrip=false) }}"
 """
 
 RETURN = r"""
@@ -48,11 +57,13 @@ saveos:
   description: What agents need to know of the server.
   returned: success
   type: dict
-  sample: {server: {host_keys: [ssh-ed25519 AAAA], port: 22, user: saveos-borg, root: /srv/saveos, free_bytes:
-    1000000}}
+  sample: {server: {host_keys: [ssh-ed25519 AAAA], port: 22, user: saveos-borg, root: /srv/saveos, tenant: "",
+    free_bytes: 1000000}}
 """
 
 SSHD = "/usr/sbin/sshd"
+SHELL = "/opt/saveos/server/serve-borg"
+SYSTEM = 1000  # users below are no persons
 
 
 def sshd_settings(user):
@@ -110,13 +121,15 @@ def ensure_user(host, user, root):
         entry = pwd.getpwnam(user)
     except KeyError:
         useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", root]
-        made = host.do(f"make the user {user}", *useradd, "--shell", "/bin/sh", "--password", "*", user)
+        made = host.do(f"make the user {user}", *useradd, "--shell", SHELL, "--password", "*", user)
         return pwd.getpwnam(user) if made else None
     if entry.pw_uid == 0:
         host.fail(f"server_user {user} is root: choose a user of its own")
     if not os.path.isdir(entry.pw_dir) and entry.pw_dir != root:
         host.do(f"move the home of {user} to {root}", "usermod", "--home", root, user)
         entry = pwd.getpwnam(user)
+    if entry.pw_shell == "/bin/sh" and entry.pw_uid < SYSTEM:  # as we made it once; a person's own stays
+        host.do(f"take the shell of {user} away", "usermod", "--shell", SHELL, user)
     return entry
 
 
@@ -173,6 +186,8 @@ def main():
         argument_spec={
             "user": {"required": True},
             "root": {"required": True},
+            "tenant": {"default": ""},
+            "shell": {"required": True},
             "open_parents": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -182,13 +197,19 @@ def main():
     if not os.path.isabs(root) or root == "/":
         host.fail(f"server_root {root} must be a directory of its own, such as /srv/saveos")
     ensure_sshd(host)
+    host.file(SHELL, module.params["shell"], 0o755)
     entry = ensure_user(host, user, root)
     uid, gid = (entry.pw_uid, entry.pw_gid) if entry else (0, 0)
-    host.directory(root, 0o755)
+    private = bool(module.params["tenant"])
+    mode, group = (0o750, gid) if private else (0o755, 0)
+    if private:
+        host.directory(os.path.dirname(root), 0o711)  # nobody lists who else is here
+    host.directory(root, mode, 0, group)
     host.directory(f"{root}/repositories", 0o750, 0, gid)
     if entry:
         # root owns the keys: who breaks out of the forced command still cannot let others in
-        host.directory(entry.pw_dir, 0o755)
+        if entry.pw_dir != root:
+            host.directory(entry.pw_dir, 0o755)
         host.directory(f"{entry.pw_dir}/.ssh", 0o750, 0, gid)
         ensure_way_in(host, root, entry, module.params["open_parents"])
     settings = sshd_settings(user) if os.path.exists(SSHD) else {}
@@ -202,6 +223,7 @@ def main():
                 "user": user,
                 "uid": uid,
                 "root": root,
+                "tenant": module.params["tenant"],
                 "free_bytes": disk.free,
                 "total_bytes": disk.total,
             }

@@ -262,3 +262,35 @@ def test_a_storage_server_known_by_loopback_is_refused_until_its_address_is_name
     assert api.get("/hosts/far").status_code == 404  # nothing half-made
     assert api.patch("/hosts/here", {"variables": {"server_address": "10.9.8.1"}}).status_code == 200
     assert api.post("/hosts", far).status_code == 201
+
+
+def test_a_further_tenants_server_has_a_user_of_its_own_and_a_provisioned_one_keeps_its(api):
+    server = {"name": "vault", "is_agent": False, "is_storage_server": True, "address": "192.0.2.7"}
+    api.made("/hosts", server)
+    other = api.other_tenant()
+    assert api.post("/hosts", server, token=other.token).status_code == 201
+    assert api.post("/hosts", {"name": "web1"}, token=other.token).status_code == 201
+
+    def tenant(token=""):
+        fleet = api.get("/inventory", **({"token": token} if token else {})).json()
+        return fleet["_meta"]["hostvars"]["vault"]["server_tenant"]
+
+    def address():
+        return str(api.get("/hosts/web1/policy", token=other.token).json()["rendered"])
+
+    assert tenant() == ""
+    name = tenant(other.token)
+    assert name.startswith("other-")
+    assert "ssh://saveos-borg-other-" in address() and "/srv/saveos/tenants/other-" in address()
+
+    from saveos.hosts.service import get_host
+
+    def told(**facts):
+        with api.database.session() as session:
+            get_host(session, other.id, "vault").facts = {"server": facts}
+
+    told(user="saveos-borg", root="/srv/saveos")  # by a release that knew one user only
+    assert tenant(other.token) == ""
+    assert "ssh://saveos-borg@192.0.2.7:22/srv/saveos/repositories/" in address()
+    told(tenant=name)
+    assert tenant(other.token) == name

@@ -78,7 +78,7 @@ class Bootstrap:
 
 def bootstrap(session: Session) -> Bootstrap:
     """Make the tenant `default` and its user `admin` with a one-time password, where there are none."""
-    tenant = session.scalar(select(Tenant).order_by(Tenant.created_at).limit(1))
+    tenant = first_tenant(session)
     if tenant is None:
         tenant = make_tenant(session, "default")
     admin = session.scalar(
@@ -88,6 +88,11 @@ def bootstrap(session: Session) -> Bootstrap:
         return Bootstrap(tenant.id, admin.id, None)
     admin, password = create_user(session, tenant.id, "admin", "admin")
     return Bootstrap(tenant.id, admin.id, password)
+
+
+def first_tenant(session: Session) -> Tenant | None:
+    """Return the tenant that the installation was made with; None before there is one."""
+    return session.scalar(select(Tenant).order_by(Tenant.created_at, Tenant.id).limit(1))
 
 
 def create_user(

@@ -49,11 +49,11 @@ def remove(installation: Installation) -> list[str]:
 
 def agent_files(installation: Installation) -> list[Path]:
     """Return the units and cron files of the agent and the guard on this machine, by their instance."""
-    names = ("saveos-backup", "saveos-heartbeat", "saveos-guard")
-    units = [
-        process.UNITS / f"{installation.named(name)}.{kind}" for name in names for kind in ("timer", "service")
-    ]
-    return [path for path in (*units, *(CRON / installation.named(name) for name in names)) if path.exists()]
+    names = [installation.named(name) for name in ("saveos-backup", "saveos-heartbeat", "saveos-guard")]
+    if installation.instance:  # and the guards of its tenants
+        names.append(f"{installation.named('saveos-guard')}-*")
+    units = [process.UNITS.glob(f"{name}.{kind}") for name in names for kind in ("timer", "service")]
+    return [path for found in (*units, *(CRON.glob(name) for name in names)) for path in found]
 
 
 def end_default_agent() -> None:
@@ -158,7 +158,11 @@ def _remove_user(installation: Installation) -> bool:
     if shutil.which("setfacl"):
         for parent in filter(Path.exists, installation.home.parents):  # where the role let it pass through
             subprocess.run(["setfacl", "-x", f"u:{name}", parent], check=False, capture_output=True)
-    subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
+    tenants = [
+        user.pw_name for user in pwd.getpwall() if user.pw_dir.startswith(f"{installation.storage}/tenants/")
+    ]
+    for each in (name, *tenants):
+        subprocess.run(["userdel", "--force", each], check=False, capture_output=True)
     return True
 
 

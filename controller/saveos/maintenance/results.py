@@ -60,6 +60,7 @@ class Server(BaseModel):
     port: int = 22
     user: Short = ""
     root: Annotated[str, Field(max_length=4096)] = ""
+    tenant: Short = ""  # whose own user it is; empty is the shared one
     free_bytes: int | None = None
     borg_version: Short = ""
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from saveos.core.settings import CHECKOUT, PACKAGE
 from saveos.hosts.models import Host
 from saveos.repositories.models import Repository
-from saveos.repositories.service import of_hosts
+from saveos.repositories.service import of_hosts, storage_tenant
 
 FLEET = CHECKOUT if (CHECKOUT / "playbooks").is_dir() else PACKAGE / "_fleet"
 # What the roles take where neither policy nor host says otherwise: roles/agent/defaults/main.yml
@@ -46,11 +46,11 @@ def render(
         **{name: known[f"agent_{name}"] for name in ("compression", "upload_rate_limit", "databases")},
         "overrides": known["agent_borgmatic_overrides"],
     }
-    places = _places(session, host)
-    if not places:
-        return {}, f"{host.name} has no repository yet: give it one with saveos repositories add"
     try:
-        texts: dict[str, str] = _roles_code().borgmatic_configs(places, policy)
+        places = _places(session, host)
+        if not places:
+            return {}, f"{host.name} has no repository yet: give it one with saveos repositories add"
+        texts: dict[str, str] = _roles_code("policy").borgmatic_configs(places, policy)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, str(error) if isinstance(error, ValueError) else "a variable of the host has a wrong form"
     return texts, ""
@@ -61,10 +61,10 @@ def _places(session: Session, host: Host) -> list[dict[str, Any]]:
     stores = of_hosts(session, host.tenant_id, [host.id]).get(host.id, [])
     wanted = {store.server_id for store in stores if store.server_id}
     servers = {row.id: row for row in session.scalars(select(Host).where(Host.id.in_(wanted)))}
-    return [_place(store, servers) for store in stores]
+    return [_place(session, store, servers) for store in stores]
 
 
-def _place(store: Repository, servers: dict[uuid.UUID, Host]) -> dict[str, Any]:
+def _place(session: Session, store: Repository, servers: dict[uuid.UUID, Host]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": str(store.id),
         "label": str(store.id),
@@ -77,18 +77,19 @@ def _place(store: Repository, servers: dict[uuid.UUID, Host]) -> dict[str, Any]:
     told = server.facts.get("server") or {}
     address = str(server.variables.get("server_address") or server.address)
     port = server.variables.get("server_port") or server.port
-    user = told.get("user") or server.variables.get("server_user") or "saveos-borg"
-    root = told.get("root") or server.variables.get("server_root") or "/srv/saveos"
+    known = {"server_tenant": storage_tenant(session, server)} | server.variables
+    place = _roles_code("tenancy").storage_place(known)
+    user, root = told.get("user") or place["user"], told.get("root") or place["root"]
     path = store.path or f"{root}/repositories/{store.id}"
     shown = f"[{address}]" if ":" in address else address
     return found | {"path": path, "url": f"ssh://{user}@{shown}:{port}{path}"}
 
 
 @cache
-def _roles_code() -> ModuleType:
-    """Load the roles' own file: what is shown here is what provisioning writes."""
-    file = FLEET / "plugins" / "module_utils" / "policy.py"
-    spec = importlib.util.spec_from_file_location("saveos_roles_policy", file)
+def _roles_code(name: str) -> ModuleType:
+    """Load a file of the roles' own: what is shown here is what provisioning writes."""
+    file = FLEET / "plugins" / "module_utils" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"saveos_roles_{name}", file)
     if spec is None or spec.loader is None:
         raise RuntimeError(f"{file} cannot be loaded: install SaveOS again")
     module = importlib.util.module_from_spec(spec)

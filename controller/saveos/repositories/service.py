@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased
 
+from saveos.accounts.service import first_tenant, get_tenant
 from saveos.core.clock import now
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.core.inputs import is_loopback
@@ -56,6 +57,21 @@ def create_repository(session: Session, tenant_id: uuid.UUID, host: Host, asked:
 def has_storage(session: Session, tenant_id: uuid.UUID) -> bool:
     """Whether the tenant has a storage server."""
     return bool(_servers(session, tenant_id))
+
+
+def storage_tenant(session: Session, server: Host) -> str:
+    """Return the tenant whose own Unix user keeps repositories on a storage server; empty is the shared user.
+
+    Further tenants than the first have their own. What is provisioned keeps what its hosts know: their
+    repositories' addresses name that user.
+    """
+    told = server.facts.get("server")
+    if isinstance(told, dict):
+        return str(told.get("tenant") or "")
+    first = first_tenant(session)
+    if first is None or first.id == server.tenant_id:
+        return ""
+    return get_tenant(session, server.tenant_id).name
 
 
 def get_repository(session: Session, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> Repository:

@@ -97,6 +97,21 @@ def test_a_hostile_storage_server_cannot_put_options_on_hosts_command_lines(told
         saveos.agent_repositories([{"id": "r1"}], "web1", {"vault1": server}, GROUPS)
 
 
+def test_a_tenants_repository_has_the_tenants_own_user_and_directory():
+    (found,) = saveos.agent_repositories([{"id": "r1"}], "web1", {"vault1": {"server_tenant": "acme"}}, GROUPS)
+    assert found["url"] == "ssh://saveos-borg-acme@vault1:22/srv/saveos/tenants/acme/repositories/r1"
+    assert saveos.storage_place({"server_user": "", "server_root": ""}) == {
+        "user": "saveos-borg",
+        "root": "/srv/saveos",
+        "instance": "",
+        "tenant": "",
+    }
+    place = saveos.storage_place({"server_user": "keep", "server_instance": "i", "server_tenant": "acme"})
+    assert (place["user"], place["instance"]) == ("keep-acme", "i-acme")
+    with pytest.raises(AnsibleFilterError, match="too long for a tenant"):
+        saveos.storage_place({"server_user": "k" * 24, "server_tenant": "acme"})
+
+
 def test_an_ipv6_server_has_brackets_in_its_url():
     assert "@[fd00::9]:22/" in repository(address="fd00::9")["url"]
 
