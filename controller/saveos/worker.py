@@ -34,8 +34,8 @@ from saveos.jobs import dispatch, progress, queue, reports, workers
 from saveos.jobs.dispatch import Bell
 from saveos.jobs.models import Job, JobHost
 from saveos.jobs.queue import Claim, LeaseLost
+from saveos.maintenance import rebuilds, variables
 from saveos.maintenance import rules as maintenance_rules
-from saveos.maintenance import variables
 from saveos.maintenance.operations import OPERATIONS, Operation
 from saveos.maintenance.service import take_over
 from saveos.repositories import rules as repository_rules
@@ -147,6 +147,7 @@ class Worker:
         """Start what may start, and pass on what people canceled."""
         self._runs = {key: run for key, run in self._runs.items() if run.thread.is_alive()}
         self._enrol()
+        self._rebuild()
         with self.database.session() as session:
             waiting = queue.waiting(session)
             running = list(self._runs)
@@ -170,6 +171,14 @@ class Worker:
                 return
         with self.database.session(writes=True) as session:
             enrolment.advance(session)
+
+    def _rebuild(self) -> None:
+        """Take rebuilds whose step has ended to the next one."""
+        with self.database.session() as session:
+            if not rebuilds.any_to_advance(session):
+                return
+        with self.database.session(writes=True) as session:
+            rebuilds.advance(session)
 
     def _keep_house(self) -> None:
         fire_due(self.database)

@@ -140,3 +140,26 @@ def test_a_corrupted_chunk_on_the_server_fails_the_drill_and_is_named(drilled):
     (summary,) = until(lambda: alerts(drilled), 90, "the alert about the drill")
     assert LEDGER in summary
     assert drill(drilled)[1]["proof"] == "proven"
+
+
+def test_a_host_is_rebuilt_on_an_empty_one_checked_and_timed(drilled):
+    controller = drilled.controller
+    spare = drilled.lab.add("spare", "bookworm")
+    drilled.trust("spare")
+    drilled.add("spare")
+    try:
+        told = controller.command(
+            *("drills", "rebuild", "bare", "--on", "spare", "--destination", "/srv/rebuilt", "--wait")
+        )
+        assert told["state"] == "proven", told
+        assert [step["name"] for step in told["steps"]] == ["provision", "transfer", "health"]
+        assert all(step["seconds"] > 0 for step in told["steps"])
+        assert told["seconds"] >= sum(step["seconds"] for step in told["steps"])
+        assert all(check["ok"] for check in told["checks"])
+        content = 'sha256sum < "$1" && stat -c "%U %a %y" "$1"'
+        assert on(spare, content, f"/srv/rebuilt{LEDGER}") == on(drilled.bare, content, LEDGER)
+        (listed,) = controller.items("/drills/rebuilds?host=bare")
+        assert (listed["id"], listed["sandbox"]) == (told["id"], "spare")
+    finally:
+        controller.http("DELETE", "/hosts/spare")
+        drilled.lab.drop("spare")

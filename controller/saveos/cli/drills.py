@@ -1,5 +1,6 @@
 """Commands about drills: the proof that archives can be restored."""
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from saveos.cli import output
 from saveos.cli.client import Client
 from saveos.cli.common import All, Everything, Groups, Hosts, Limit, Wait, examples, group, playbook, targets
-from saveos.cli.errors import USAGE, CommandError
+from saveos.cli.errors import FAILED, USAGE, CommandError
 from saveos.cli.jobs import accepted
 
 drills = group("Prove that archives can be restored, and see when that was last proven.")
@@ -81,3 +82,79 @@ def run_drill(
     parameters = {"sample": sample, "seed": seed} | ({"sandbox": sandbox} if sandbox else {})
     body = {"targets": asked, "mode": "run", "parameters": parameters}
     accepted(client, client.post("/maintenance/drill", body, once=True), wait)
+
+
+@drills.command(
+    "rebuild",
+    epilog=examples(
+        "saveos drills rebuild web1 --on spare --wait",
+        "saveos drills rebuild web1 --on spare --destination /srv/rebuilt",
+    ),
+)
+def rebuild_host(
+    host: Annotated[str, typer.Argument(help="The host whose newest archive is proven.")],
+    sandbox: Annotated[str, typer.Option("--on", help="Another host, empty or not, that is made anew.")],
+    destination: Annotated[
+        str, typer.Option("--destination", help="An absent or empty directory there; else one of the agent's.")
+    ] = "",
+    wait: Wait = False,
+) -> None:
+    """Rebuild a host on another one, and time it: provision, bring the whole newest archive there, check.
+
+    What was restored stays in its directory for people to look at. Exit 1 when --wait ends with a rebuild
+    that failed; it says which step or check did.
+    """
+    client = Client()
+    body = {"host": host, "sandbox": sandbox, "destination": destination}
+    made = client.post("/drills/rebuilds", body, once=True)
+    while wait and made["state"] == "running":
+        time.sleep(2)
+        made = client.get(f"/drills/rebuilds/{made['id']}")
+    if output.is_json():
+        output.emit(made)
+    else:
+        print(rebuild_lines(made))
+    if made["state"] == "failed":
+        raise typer.Exit(FAILED)
+
+
+@drills.command(
+    "rebuilds", epilog=examples("saveos drills rebuilds", "saveos drills rebuilds --host web1 --json")
+)
+def list_rebuilds(
+    host: Annotated[str, typer.Option("--host", help="Only rebuilds of this host.")] = "",
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """List rebuilds, newest first, with the time that each took; --json has each step and check."""
+    columns: dict[str, Any] = {
+        "host": "host",
+        "on": "sandbox",
+        "state": "state",
+        "started": lambda each: output.when(each["created_at"]),
+        "took": lambda each: output.duration(each["seconds"]),
+        "steps": lambda each: ", ".join(_step(step) for step in each["steps"]),
+        "what failed": "error",
+    }
+    query = {"host": host} if host else {}
+    found = Client().page("/drills/rebuilds", None if everything else limit, **query)
+    output.page(found, columns, "No host was rebuilt yet: saveos drills rebuild HOST --on OTHER.")
+
+
+def rebuild_lines(rebuild: dict[str, Any]) -> str:
+    """Return how a rebuild goes, for people."""
+    lines = [f"{rebuild['host']} on {rebuild['sandbox']}, archive {rebuild['archive']}: {rebuild['state']}"]
+    if rebuild["state"] == "running":
+        return f"{lines[0]}. See: saveos drills rebuilds --host {rebuild['host']}"
+    lines += [f"  {_step(step)}" for step in rebuild["steps"]]
+    lines += [
+        f"  {'ok' if each['ok'] else 'FAILED'} {each['name']}: {each['text']}" for each in rebuild["checks"]
+    ]
+    lines += [f"  FAILED {rebuild['error']}"] if rebuild["error"] else []
+    return "\n".join(
+        [*lines, f"{output.duration(rebuild['seconds'])} in all; data in {rebuild['destination']}"]
+    )
+
+
+def _step(step: dict[str, Any]) -> str:
+    return f"{step['name']} {output.duration(step['seconds'])}"

@@ -33,6 +33,11 @@ drilled_databases = {
     "failed": Shown("bad", mark("Broken")),
     "skipped": Shown("idle", mark("Not tried")),
 }
+rebuilds = {  # of hosts on another one, timed
+    "running": Shown("busy", mark("Running")),
+    "proven": Shown("good", mark("Proven")),
+    "failed": Shown("bad", mark("Failed")),
+}
 hosts = {
     "pending": Shown("busy", mark("Not provisioned")),
     "enrolled": Shown("good", mark("Enrolled")),

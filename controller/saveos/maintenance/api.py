@@ -21,11 +21,12 @@ from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut, ReportIn
-from saveos.maintenance import bulk, care, drift, findings, service
+from saveos.maintenance import bulk, care, drift, findings, rebuilds, service
 from saveos.maintenance import secrets as held
 from saveos.maintenance.drift import DriftOut
 from saveos.maintenance.inventory import inventory
 from saveos.maintenance.operations import OPERATIONS
+from saveos.maintenance.rebuilds import RebuildIn, RebuildOut
 from saveos.maintenance.schemas import (
     BackupIn,
     BulkIn,
@@ -43,8 +44,8 @@ from saveos.maintenance.schemas import (
 from saveos.maintenance.secrets import ControllerSecret, EscrowIn, EscrowKept, SecretOut, TokenTold
 
 router = APIRouter()
-
 MAX_REPORT = 32 * 1024 * 1024  # bytes of a report when unpacked: some thousand hosts with their findings
+
 Reader = Annotated[Actor, Depends(require("jobs:read"))]
 IdempotencyKey = Annotated[str | None, Header(description="The same key never makes a second job")]
 
@@ -292,10 +293,10 @@ def _report(told: Annotated[tuple[bytes, bool], Depends(_report_body)]) -> Repor
 def report_run(
     session: SessionDep,
     actor: Annotated[Actor, Depends(require("jobs:write"))],
-    body: ReportIn,
+    body: Annotated[ReportIn, Depends(_report)],
     response: Response,
 ) -> JobOut:
-    """Take the report of a playbook that was run by hand; it becomes a job with trigger `hand`."""
+    """Take the report of a playbook run by hand, plain or gzip; it becomes a job with trigger `hand`."""
     job = service.take_report(session, actor.tenant_id, body, actor.name)
     describe(session, f"job:{job.id}", operation=job.operation)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
@@ -395,3 +396,49 @@ def get_host_drift(
 ) -> DriftOut:
     """Show how a host differs from what provisioning would make of it, and since when."""
     return drift.describe(session, get_host(session, actor.tenant_id, host))
+
+
+@router.get("/drills/rebuilds", tags=["drills"])
+def list_rebuilds(
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("restores:read"))],
+    host: Annotated[str, Query(max_length=253, description="Id or name of the host that was rebuilt")] = "",
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[RebuildOut]:
+    """List full drills, newest first, with what each step took."""
+    rows = rebuilds.list_rebuilds(
+        session, actor.tenant_id, host=host, before=decode_id(cursor), limit=limit + 1
+    )
+    page, following = split(rows, limit, lambda rebuild: [str(rebuild.id)])
+    return Page(items=rebuilds.describe(session, page), next=following)
+
+
+@router.post("/drills/rebuilds", status_code=202, tags=["drills"])
+def create_rebuild(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("restores:other_host"))],
+    body: RebuildIn,
+) -> RebuildOut:
+    """Rebuild a host on a sandbox: provision that, bring the newest archive there, compare, and time it.
+
+    Needs jobs:write and restores:write, too. GET /drills/rebuilds/{id} tells how far it is.
+    """
+    rebuilds.check_rights(actor)
+    made = rebuilds.request(
+        session, actor.tenant_id, body, requested_by=actor.name, trigger=door(request, actor)
+    )
+    told = rebuilds.describe(session, [made])[0]
+    describe(session, f"rebuild:{made.id}", host=told.host, sandbox=told.sandbox)
+    response.headers["Location"] = f"/api/v1/drills/rebuilds/{made.id}"
+    return told
+
+
+@router.get("/drills/rebuilds/{rebuild_id}", tags=["drills"])
+def get_rebuild(
+    session: SessionDep, actor: Annotated[Actor, Depends(require("restores:read"))], rebuild_id: uuid.UUID
+) -> RebuildOut:
+    """Show a full drill: its steps, checks and seconds."""
+    return rebuilds.describe(session, [rebuilds.get_rebuild(session, actor.tenant_id, rebuild_id)])[0]

@@ -134,3 +134,34 @@ class HostDrift(Base):
     at: Mapped[datetime] = mapped_column(default=now)
     changes: Mapped[int] = mapped_column(default=0)
     diff: Mapped[str] = mapped_column(Text, default="")
+
+
+class Rebuild(HasId, Base):
+    """A full drill: a host's newest archive brought to a sandbox that was provisioned for it, and timed.
+
+    Its steps are jobs, one after another; `step` and `job_id` say which one goes on. What the steps took
+    and what the checks found stays here when their jobs are forgotten.
+    """
+
+    __tablename__ = "rebuilds"
+    __table_args__ = (
+        Index("ix_rebuilds_tenant_id_id", "tenant_id", "id"),
+        Index("ix_rebuilds_host_id_id", "host_id", "id"),
+        Index("ix_rebuilds_state", "state"),
+    )
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
+    host_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id"))
+    sandbox_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("hosts.id"))
+    archive_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("archives.id"))
+    destination: Mapped[str] = mapped_column(String(4096), default="")  # empty: below the agent's directory
+    state: Mapped[str] = mapped_column(String(10), default="running")  # running | proven | failed
+    step: Mapped[str] = mapped_column(String(20), default="")  # the operation that goes on; empty: none
+    job_id: Mapped[uuid.UUID | None]
+    restore_id: Mapped[uuid.UUID | None]
+    steps: Mapped[list[Any]] = mapped_column(default=list)  # those that ended: see rebuilds.Step
+    checks: Mapped[list[Any]] = mapped_column(default=list)  # see rebuilds.Check
+    error: Mapped[str] = mapped_column(String(2000), default="")  # what failed, by name
+    trigger: Mapped[str] = mapped_column(String(20), default="api")
+    requested_by: Mapped[str] = mapped_column(String(150), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
