@@ -136,7 +136,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
 
 
 @pytest.fixture
-def backed(stages: Stages, agent: Agent, programs: tuple[str, str]) -> Iterator[Backed]:
+def backed(stages: Stages, agent: Packed, programs: tuple[str, str]) -> Iterator[Backed]:
     stages.clear()
     base, sources = stages.base, stages.base / "sources"
     found = Backed(make_host(base, agent, *programs), sources)

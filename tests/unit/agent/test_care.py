@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -15,18 +16,22 @@ KEEP_ONE = "keep_daily: 1\nmatch_archives: '[!+]*'\n"
 
 
 @pytest.fixture
-def archives(backed):
+def archives(backed, stages):
     """Two archives, the older first, of a host that keeps one a day."""
-    backed.configure("keep_daily: 2\nmatch_archives: '[!+]*'\n")
-    found = []
-    for number in (1, 2):
-        (backed.sources / "number").write_text(str(number))
-        backed.configure(f"archive_name_format: one-{number}\nmatch_archives: '[!+]*'\n")
-        code, record = backed.run("backup", "--wait")
-        assert code == 0, record
-        found.append(record["results"][0]["archive"])
-    backed.configure(KEEP_ONE + "archive_name_format: one-3\n")
-    return found
+
+    def back_up():
+        found = []
+        for number in (1, 2):
+            (backed.sources / "number").write_text(str(number))
+            backed.configure(f"archive_name_format: one-{number}\nmatch_archives: '[!+]*'\n")
+            code, record = backed.run("backup", "--wait")
+            assert code == 0, record
+            found.append(record["results"][0]["archive"])
+        (backed.base / "archives.json").write_text(json.dumps(found))
+        backed.configure(KEEP_ONE + "archive_name_format: one-3\n")
+
+    stages.reach("two archives", back_up)
+    return json.loads((backed.base / "archives.json").read_text())
 
 
 def names(backed):

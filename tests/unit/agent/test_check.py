@@ -10,8 +10,7 @@ def segments(base: Path) -> list[Path]:
     return sorted((base / "repository" / "data").rglob("[0-9]*"), key=lambda path: path.is_file())
 
 
-def test_archives_and_data_are_in_order(backed):
-    backed.run("backup", "--wait")
+def test_archives_and_data_are_in_order(backed, saved):
     name = backed.archives()[0]
     for kind in ("archives", "data"):
         code, found = backed.run("check", "--kind", kind)
@@ -40,8 +39,7 @@ def test_a_flipped_bit_in_the_data_is_found(backed):
     assert not [each for each in repository["archives"] if each["state"] == "ok"]
 
 
-def test_a_repository_that_cannot_be_reached_is_no_proof_of_damage(backed):
-    backed.run("backup", "--wait")
+def test_a_repository_that_cannot_be_reached_is_no_proof_of_damage(backed, saved):
     (backed.base / "repository").rename(backed.base / "elsewhere")
     code, found = backed.run("check")
     assert (code, found["repositories"][0]["state"]) == (1, "failed")

@@ -30,14 +30,6 @@ def odd_tree():
     return module
 
 
-@pytest.fixture
-def saved(backed):
-    """Backed up: plain, sub/new\\nline, fifo, link."""
-    code, record = backed.run("backup", "--wait")
-    assert code == 0, record
-    return backed
-
-
 def restored(backed, *arguments, state="succeeded"):
     record = backed.run(*FROM, *arguments)[1]
     assert record.get("state") == state, record

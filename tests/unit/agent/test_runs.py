@@ -199,8 +199,7 @@ def test_a_hook_that_skips_the_backup_is_no_success(backed):
     assert (record["state"], record["results"][0]["archive"]) == ("failed", None)
 
 
-def test_browse_lists_one_directory_and_implied_parents(backed):
-    backed.run("backup", "--wait")
+def test_browse_lists_one_directory_and_implied_parents(backed, saved):
     found = backed.run("browse", "--archive", "latest", f"--path={backed.sources}")[1]
     assert {item["name"]: item["type"] for item in found["entries"]} == {
         "plain": "-",
@@ -219,8 +218,7 @@ def test_browse_lists_one_directory_and_implied_parents(backed):
     assert (code, answer["error"]["code"]) == (1, "source_missing")
 
 
-def test_restore_refuses_what_is_there_and_names_what_is_missing(backed):
-    backed.run("backup", "--wait")
+def test_restore_refuses_what_is_there_and_names_what_is_missing(backed, saved):
     (backed.base / "full").mkdir()
     (backed.base / "full" / "x").touch()
     code, answer = backed.run(
@@ -245,8 +243,7 @@ def test_restore_refuses_what_is_there_and_names_what_is_missing(backed):
     assert not list(backed.base.glob(".*saveos-partial"))
 
 
-def test_restore_with_the_same_id_runs_once_and_an_unknown_archive_is_named(backed):
-    backed.run("backup", "--wait")
+def test_restore_with_the_same_id_runs_once_and_an_unknown_archive_is_named(backed, saved):
     arguments = ("restore", "--wait", "--run-id", RUN, "--archive", "latest")
     first, second = finish(backed.start(*arguments))[1], backed.run(*arguments)[1]
     assert first == second
