@@ -51,12 +51,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 saveos:
-  description: C(storage) holds the file system in bytes and, for each repository, C(commit_age) in seconds by
+  description: C(storage) holds the file system in bytes and, where it counts them, inodes.
+    For each repository it holds C(commit_age) in seconds by
     this server's clock (absent where nothing was ever committed), C(bytes), and C(foreign), how many files
     belong to others.
   returned: success
   type: dict
   sample: {storage: {at: 2026-01-01T00:00:00Z, root: /srv/saveos, user: saveos-borg, free: 1000, total: 2000,
+    inodes: 100, inodes_free: 50,
     repositories: [{id: 0198c5f0-0000-7000-8000-000000000001, initialised: true, commit_age: 120, bytes: 4096,
     foreign: 0}]}}
 """
@@ -192,9 +194,11 @@ def main():
     if not os.path.isdir(root):
         module.fail_json(msg=f"{root} is not there: mount it, or provision this storage server")
     os.nice(10)
-    disk = shutil.disk_usage(root)
+    disk, counts = shutil.disk_usage(root), os.statvfs(root)
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     storage = {"at": at, "root": root, "user": user, "free": disk.free, "total": disk.total}
+    if counts.f_files:  # some file systems do not count them
+        storage |= {"inodes": counts.f_files, "inodes_free": counts.f_favail}
     storage["repositories"] = report(root, uid, module.params["seconds"])
     for each in storage["repositories"]:
         if each.get("foreign"):

@@ -23,7 +23,8 @@ from saveos.hosts.models import Host
 from saveos.hosts.service import record_seen
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance.models import Finding, HostDrift, MaintenanceLatest
-from saveos.policies.precedence import record_applied
+from saveos.policies.models import Policy
+from saveos.policies.precedence import drill_times, record_applied
 from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
 from saveos.restores.schemas import Failed, Outcome
@@ -304,6 +305,9 @@ def _keep_drill(session: Session, host: Host, found: Drilled) -> None:
     host.drill_error = one_line(fault or "nothing could be restored") if found.state == "failed" else ""
     if found.state != "failed":
         host.last_proven_at = host.last_drill_at
+    policy = session.get(Policy, host.policy_id) if host.policy_id else None
+    for name, moment in drill_times(policy, host.last_drill_at, host.last_proven_at).items():
+        setattr(host, name, moment)
     record_seen(host)
     touch(session, host.tenant_id, "hosts")
 
@@ -345,7 +349,7 @@ def _stored(session: Session, server: Host, seen: StorageSeen, began: datetime) 
     if seen.at and isinstance(known, dict) and known.get("at") == seen.at:
         return
     server.facts = server.facts | {"storage": seen.model_dump(exclude={"repositories"})}
-    server.storage_free_share = seen.free / seen.total if seen.total else None
+    server.storage_free_share = seen.free_share()
     record_report(session, server, seen, began)
     record_seen(server)
     touch(session, server.tenant_id, "hosts")

@@ -59,7 +59,14 @@ class StorageSeen(BaseModel):
     user: Annotated[str, Field(max_length=64)] = ""
     free: Bytes
     total: Bytes
+    inodes: Bytes | None = None  # how many; without them where the file system does not count them
+    inodes_free: Bytes = 0
     repositories: Annotated[list[RepositorySeen], Field(max_length=20_000)] = []
+
+    def free_share(self) -> float | None:
+        """Return how much is free, 0 to 1, of space or inodes, the lesser; None where neither is counted."""
+        pairs = ((self.free, self.total), (self.inodes_free, self.inodes or 0))
+        return min((free / total for free, total in pairs if total), default=None)
 
 
 def record_claims(session: Session, claims: Iterable[Claim]) -> None:

@@ -77,6 +77,22 @@ def test_a_report_is_kept(storage: Storage) -> None:
     assert "repositories" not in server.facts["storage"]
 
 
+@pytest.mark.parametrize(
+    ("told", "share"),
+    [
+        ({"free": 0}, 0.0),
+        ({"inodes": 1000, "inodes_free": 20}, 0.02),
+        ({"inodes": 1000, "inodes_free": 900}, 0.25),
+        ({"inodes": 0}, 0.25),
+        ({"free": 0, "total": 0}, None),
+    ],
+)
+def test_a_full_file_system_is_told_by_space_or_inodes(storage: Storage, told: Any, share: float) -> None:
+    storage.report(storage.seen(), **told)
+    with storage.database.session() as session:
+        assert session.get_one(Host, storage.server.id).storage_free_share == share
+
+
 def test_a_claim_that_the_server_saw_is_no_mismatch(storage: Storage) -> None:
     storage.claim(minutes_ago=30)
     assert storage.report(storage.seen(commit_age=25 * 60), began=0.1).missing_since is None
