@@ -105,3 +105,40 @@ def test_a_schedule_needs_its_operations_right(api, schedule):
     assert (answer.status_code, "jobs:write" in answer.text) == (403, True)
     assert api.post("/schedules/nightly/run", token=narrow).status_code == 403
     assert api.patch("/schedules/nightly", {"jitter_seconds": 5}, token=narrow).status_code == 403
+
+
+def test_a_file_makes_schedules_so_and_a_second_time_changes_nothing(api, schedule):
+    wanted = [ASKED | {"cron": "0 3 * * *", "zone": "Europe/Paris"}, ASKED | {"name": "noon", "enabled": False}]
+    body = {"schedules": wanted, "prune": True}
+    api.made("/schedules", ASKED | {"name": "old"})
+
+    def names():
+        return {each["name"] for each in api.get("/schedules").json()["items"] if not each["built_in"]}
+
+    told = api.post("/schedules/apply", body | {"dry_run": True}).json()
+    assert told == [
+        {"name": "nightly", "outcome": "updated", "changed": ["cron"]},
+        {"name": "noon", "outcome": "created", "changed": []},
+        {"name": "old", "outcome": "removed", "changed": []},
+    ]
+    assert names() == {"nightly", "old"} and api.get("/schedules/nightly").json()["cron"] == "30 2 * * *"
+    assert api.post("/schedules/apply", body).json() == told
+    assert names() == {"nightly", "noon"}
+    changed = api.get("/schedules/nightly").json()
+    assert (changed["id"], changed["cron"]) == (schedule["id"], "0 3 * * *") and changed["next_at"]
+    again = api.post("/schedules/apply", body).json()
+    assert [each["outcome"] for each in again] == ["unchanged", "unchanged"]
+    assert len([each for each in api.get("/schedules").json()["items"] if each["built_in"]]) == 4
+
+
+def test_a_file_is_taken_as_a_whole_or_not_at_all(api):
+    wrong = ASKED | {"name": "wrong", "operation": "explode"}
+    answer = api.post("/schedules/apply", {"schedules": [ASKED, wrong]})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "schedules.1.operation" and "wrong: " in answer.text
+    assert api.get("/schedules/nightly").status_code == 404
+    assert "named twice" in api.post("/schedules/apply", {"schedules": [ASKED, ASKED]}).text
+    token = api.token_of("viewer")
+    assert api.post("/schedules/apply", {"schedules": []}, token=token).status_code == 403
+    other = api.other_tenant().token
+    assert api.post("/schedules/apply", {"schedules": [], "prune": True}, token=other).json() == []

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +11,7 @@ import typer
 from saveos.cli import output
 from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Everything, Groups, Limit, Wait, examples, group, targets
-from saveos.cli.errors import USAGE, CommandError
+from saveos.cli.errors import FINDINGS, USAGE, CommandError
 from saveos.cli.jobs import accepted
 
 schedules = group("When operations run by themselves, and what became of each time.")
@@ -29,6 +31,10 @@ CheckMode = Annotated[
     bool | None, typer.Option("--check/--run", help="Only show what would change, or really do it.")
 ]
 Jitter = Annotated[str, typer.Option(help="Start up to so much later, like 90s, 10m or 2h.")]
+FORM = (
+    *("name", "operation", "targets", "parameters", "mode"),
+    *("cron", "zone", "jitter_seconds", "enabled", "catch_up"),
+)
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -38,8 +44,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 @schedules.command("list")
-def list_schedules(limit: Limit = 50, everything: All = False) -> None:
+def list_schedules(
+    limit: Limit = 50,
+    everything: All = False,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="All but SaveOS's own, in the form that apply takes.")
+    ] = False,
+) -> None:
     """List schedules, with their next time and what became of the last one."""
+    if as_yaml:
+        _print_yaml(Client().page("/schedules", None)["items"])
+        return
     columns = {
         "name": "name",
         "operation": lambda s: s["operation"] + (" (check)" if s["mode"] == "check" else ""),
@@ -135,6 +150,52 @@ def set_schedule(
     _show(Client().patch(f"/schedules/{segment(name)}", body))
 
 
+@schedules.command(
+    "apply",
+    epilog=examples(
+        "saveos schedules list --yaml > schedules.yaml",
+        "saveos schedules apply schedules.yaml --dry-run",
+        "saveos schedules apply schedules.yaml --prune",
+    ),
+)
+def apply_schedules(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A list of schedules in YAML, as list --yaml prints it; - reads standard input."),
+    ],
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete schedules that the file does not name; SaveOS's own stay.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would change (exit 3: something would).")
+    ] = False,
+) -> None:
+    """Make schedules what a file says, all or none; a second time changes nothing.
+
+    The file says all of a schedule: what it leaves out is as in a new one.
+    """
+    import yaml  # costs other commands nothing
+
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} cannot be read: {error}", USAGE) from None
+    except yaml.YAMLError as error:
+        raise CommandError(f"{file} is no YAML: {' '.join(str(error).split())[:300]}", USAGE) from None
+    if not isinstance(found, list):
+        raise CommandError(f"{file} must be a list of schedules: see saveos schedules list --yaml", USAGE)
+    told = Client().post("/schedules/apply", {"schedules": found, "prune": prune, "dry_run": dry_run})
+    if output.is_json():
+        output.emit(told)
+    else:
+        for each in told:
+            what = f": {', '.join(each['changed'])}" if each["changed"] else ""
+            print(f"{'would be ' if dry_run else ''}{each['outcome']}  {each['name']}{what}")
+    if dry_run and any(each["outcome"] != "unchanged" for each in told):
+        raise typer.Exit(FINDINGS)
+
+
 @schedules.command("remove")
 def remove_schedule(name: Name) -> None:
     """Delete a schedule and its history; its jobs stay."""
@@ -187,6 +248,13 @@ def preview_schedule(
         return
     rows = zip(found["local"], found["runs"], strict=True)
     output.table([found["zone"], "utc", "here"], [[local, utc, output.when(utc)] for local, utc in rows])
+
+
+def _print_yaml(found: list[dict[str, Any]]) -> None:
+    import yaml
+
+    shown = [{name: each[name] for name in FORM} for each in found if not each["built_in"]]
+    sys.stdout.write(str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110)))
 
 
 def _show(schedule: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from saveos.jobs import service as jobs
 from saveos.jobs.doors import door
 from saveos.jobs.schemas import JobOut
 from saveos.schedules import service
+from saveos.schedules.apply import AppliedOut, ApplyIn, apply
 from saveos.schedules.models import Schedule
 from saveos.schedules.schemas import (
     Outcome,
@@ -45,6 +46,15 @@ def create_schedule(session: SessionDep, actor: Writer, body: ScheduleIn) -> Sch
     schedule = service.create_schedule(session, actor, body)
     describe(session, f"schedule:{schedule.name}", operation=schedule.operation, cron=schedule.cron)
     return _out(session, schedule)
+
+
+@router.post("/schedules/apply")
+def apply_schedules(session: SessionDep, actor: Writer, body: ApplyIn) -> list[AppliedOut]:
+    """Make schedules what a file says, all or none; with dry_run what would change is only told."""
+    told = apply(session, actor, body)
+    changed = [each.name for each in told if each.outcome != "unchanged"]
+    describe(session, "schedules", dry_run=body.dry_run, changed=changed[:50])
+    return told
 
 
 @router.get("/schedules/preview")

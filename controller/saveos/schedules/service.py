@@ -90,6 +90,16 @@ def get_schedule(session: Session, tenant_id: uuid.UUID, ref: str) -> Schedule:
 def create_schedule(session: Session, actor: Actor, asked: ScheduleIn) -> Schedule:
     """Make a schedule. Raises Conflict on a taken name, Invalid on what could not run, Forbidden."""
     _refuse_taken(session, actor.tenant_id, asked.name)
+    schedule = drafted(session, actor, asked)
+    session.add(schedule)
+    session.flush()
+    plan(schedule, now())
+    touch(session, actor.tenant_id, "schedules")
+    return schedule
+
+
+def drafted(session: Session, actor: Actor, asked: ScheduleIn) -> Schedule:
+    """Return the schedule that is asked for, checked and not added. Raises Invalid, Forbidden."""
     schedule = Schedule(
         tenant_id=actor.tenant_id,
         created_by=actor.name[:150],
@@ -97,10 +107,6 @@ def create_schedule(session: Session, actor: Actor, asked: ScheduleIn) -> Schedu
         targets=_stored(asked.targets),
     )
     _check(session, actor, schedule)
-    session.add(schedule)
-    session.flush()
-    plan(schedule, now())
-    touch(session, actor.tenant_id, "schedules")
     return schedule
 
 

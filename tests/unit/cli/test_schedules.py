@@ -144,3 +144,26 @@ def test_bulk_asks_before_it_takes_hosts_out(controller):
     controller.json(200, OUT | {"action": "decommission", "refused": []})
     assert run("hosts", "bulk", "decommission", "--all", "--yes") == 0
     assert body(controller) == {"action": "decommission", "dry_run": False, "filter": {}}
+
+
+def test_a_listed_file_is_what_apply_takes(controller, capsys, tmp_path):
+    controller.json(200, {"items": [SCHEDULE, SCHEDULE | {"name": "health", "built_in": True}], "next": None})
+    assert run("schedules", "list", "--yaml") == 0
+    file = tmp_path / "schedules.yaml"
+    file.write_text(capsys.readouterr().out)
+    controller.json(200, [{"name": "nightly", "outcome": "updated", "changed": ["cron"]}])
+    assert run("schedules", "apply", str(file), "--dry-run", "--prune") == 3
+    sent = body(controller)
+    names = ("name", "operation", "targets", "parameters", "mode", "cron", "zone", "jitter_seconds", "enabled")
+    assert sent["schedules"] == [{name: SCHEDULE[name] for name in (*names, "catch_up")}]
+    assert (sent["prune"], sent["dry_run"]) == (True, True)
+    assert capsys.readouterr().out == "would be updated  nightly: cron\n"
+    controller.json(200, [{"name": "nightly", "outcome": "unchanged", "changed": []}])
+    assert run("schedules", "apply", str(file)) == 0
+    assert body(controller)["prune"] is False
+    for text in ("name: x", "a: [", None):
+        if text is not None:
+            file.write_text(text)
+        else:
+            file.unlink()
+        assert run("schedules", "apply", str(file)) == 2
