@@ -1,9 +1,12 @@
 """Every error is a problem document, with its request id; headers are on every answer; probes and metrics."""
 
+import asyncio
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 from saveos.alerts.service import open_alert
+from saveos.core import web
 from saveos.core.clock import now
 from saveos.hosts.models import Host
 from saveos.jobs import workers
@@ -117,3 +120,23 @@ def test_the_reference_lists_every_route(api, routes):
     assert page.headers["content-type"].startswith("text/html")
     assert all(f"<code>{route.path}</code>" in page.text for route in routes)
     assert "<script" not in page.text
+
+
+@pytest.mark.parametrize("path", ["/agents/checkins", "/jobs/reports"])
+def test_a_slow_client_is_told_so_and_let_go(api, monkeypatch, path):
+    """Half a body, and then nothing."""
+    monkeypatch.setattr(web, "BODY_SECONDS", 0.2)
+
+    async def half():
+        yield b'{"runs": '
+        await asyncio.sleep(30)
+
+    async def send():
+        transport = httpx.ASGITransport(api.client.app)
+        headers = {"Authorization": f"Bearer {api.token}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://controller.test") as client:
+            return await client.post(f"/api/v1{path}", content=half(), headers=headers)
+
+    answer = asyncio.run(send())
+    assert (answer.status_code, answer.json()["type"]) == (408, "urn:saveos:problem:too-slow")
+    assert "send it again" in answer.json()["detail"]
