@@ -2,7 +2,7 @@
 # Passphrases, keys and tokens: make, renew and list them. Values are never shown.
 #   manage-secrets.sh [--list] [HOST]                  kinds and ages
 #   manage-secrets.sh --generate [FILE]                a new random secret in a new file (0600)
-#   manage-secrets.sh --rotate [passphrase|ssh-key|agent-token] [--dry-run] [HOST…]
+#   manage-secrets.sh --rotate [passphrase|ssh-key|agent-token|controller-ssh-key] [--dry-run] [HOST…]
 #   manage-secrets.sh --validate [HOST…]               missing, too old, readable by others
 #   manage-secrets.sh --cleanup [--dry-run] [HOST…]    finish interrupted rotations
 #   manage-secrets.sh --export-env [FILE]              which variables programs need; with FILE also values (0600)
@@ -13,7 +13,7 @@ what=list kind=''
 for word; do
     case $word in
         --list | --generate | --rotate | --validate | --cleanup | --export-env) what=${word#--} ;;
-        passphrase | ssh-key | agent-token) kind=$word ;;
+        passphrase | ssh-key | agent-token | controller-ssh-key) kind=$word ;;
         --dry-run | --check) options="$options --check" ;;
         --json) options="$options --json" ;;
         -h | --help) help ;;

@@ -67,7 +67,7 @@ def list_secrets(
     for each in own:
         print(f"{each['kind']}  made {output.when(each['made_at'])}  {each['fingerprint'][:50]}")
         print(f"    rotate: {each['rotate']}")
-        if each["waiting"]:
+        if each.get("waiting"):
             more = each["waiting"] - len(each["waiting_hosts"])
             print(f"    waits for: {', '.join(each['waiting_hosts'])}" + (f" and {more} more" if more else ""))
 
