@@ -43,7 +43,7 @@ SHOWN = ("backup", "health", "cleanup", "validation", "dependencies", "secrets",
 
 def slug_of(name: str) -> str:
     """Return the page of an operation."""
-    return {"drill": "/drills"}.get(name, f"/maintenance/{SLUGS.get(name, name)}")
+    return {"drill": "/drills", "rekey": "/secrets"}.get(name, f"/maintenance/{SLUGS.get(name, name)}")
 
 
 def _operation(slug: str) -> Operation:
