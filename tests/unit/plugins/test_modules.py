@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.saveos.fleet.plugins.action import install as install_action
 from ansible_collections.saveos.fleet.plugins.action import preflight as preflight_action
 from ansible_collections.saveos.fleet.plugins.module_utils import borg, converge
-from ansible_collections.saveos.fleet.plugins.modules import agent_configure, install
+from ansible_collections.saveos.fleet.plugins.modules import agent_configure, install, server_storage
 
 CONFIG = """\
 # Made by SaveOS
@@ -252,3 +252,43 @@ def test_a_link_replaces_a_file_but_no_directory(tmp_path):
 def test_a_command_that_fails_ends_with_what_and_why():
     with pytest.raises(Failed, match="start sshd failed: no such service"):
         host().do("start sshd", "sh", "-c", "echo no such service >&2; exit 1")
+
+
+def account(**fields):
+    found = {"pw_name": "saveos-borg", "pw_uid": 999, "pw_dir": "/srv", "pw_shell": server_storage.SHELL}
+    return SimpleNamespace(**found | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "commands"),
+    [
+        ({}, []),
+        ({"pw_shell": "/bin/sh"}, [("usermod", "--shell", server_storage.SHELL, "saveos-borg")]),
+        ({"pw_shell": "/bin/sh", "pw_uid": 1000}, []),  # a person's
+        ({"pw_shell": "/bin/bash"}, []),
+    ],
+)
+def test_a_users_shell_is_taken_away_where_we_gave_it(monkeypatch, fields, commands):
+    called = []
+    there = host()
+    monkeypatch.setattr(there, "do", lambda _what, *argv, **_options: called.append(argv))
+    monkeypatch.setattr(server_storage.pwd, "getpwnam", lambda _name: account(**fields))
+    server_storage.ensure_user(there, "saveos-borg", "/srv")
+    assert called == commands
+
+
+def test_a_new_user_has_neither_shell_nor_password_and_root_is_refused(monkeypatch):
+    def missing(name):
+        raise KeyError(name)
+
+    called = []
+    there = host(check_mode=True)
+    monkeypatch.setattr(there, "do", lambda _what, *argv, **_options: called.append(argv))
+    monkeypatch.setattr(server_storage.pwd, "getpwnam", missing)
+    assert server_storage.ensure_user(there, "saveos-borg-acme", "/srv/saveos/tenants/acme") is None
+    (made,) = called
+    assert made[-5:] == ("--shell", server_storage.SHELL, "--password", "*", "saveos-borg-acme")
+    assert "--system" in made and "/srv/saveos/tenants/acme" in made
+    monkeypatch.setattr(server_storage.pwd, "getpwnam", lambda _name: account(pw_uid=0))
+    with pytest.raises(Failed, match="is root"):
+        server_storage.ensure_user(there, "root", "/srv")
