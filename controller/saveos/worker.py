@@ -43,6 +43,7 @@ from saveos.runner import attempts
 from saveos.runner.attempts import Attempt, Result
 from saveos.runner.directory import Spec, remove_root
 from saveos.runner.events import Line
+from saveos.schedules.drills import fire_drills
 from saveos.schedules.firing import fire_due
 from saveos.upkeep.daily import Daily
 
@@ -182,6 +183,7 @@ class Worker:
 
     def _keep_house(self) -> None:
         fire_due(self.database)
+        fire_drills(self.database)
         self._end_orphans()
         with self.database.session() as session:
             lost = queue.reap(session, is_idempotent, self._salvage)

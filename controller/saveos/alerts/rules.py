@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Select, and_, case, func, null, or_, select
 
 from saveos.hosts.models import Host
-from saveos.hosts.service import PROVEN_FOR, protection_sql
+from saveos.hosts.service import PROVEN_FOR, proof_ended, protection_sql
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[str, ...] = ("critical", "warning", "info")
@@ -375,7 +375,8 @@ def _clocks(at: datetime) -> Select[Any]:
 def _drills(at: datetime) -> Select[Any]:
     """Judge only hosts that back up: of the others their own rules tell."""
     old = at - PROVEN_FOR
-    due = and_(func.coalesce(Host.last_proven_at, Host.created_at) < old, Host.last_backup_at >= old)
+    never = and_(Host.last_proven_at.is_(None), Host.created_at < old)
+    due = and_(or_(proof_ended(at), never), Host.last_backup_at >= old)
     holds = case(
         (or_(~Host.is_agent, Host.state != "enrolled"), null()),
         (Host.last_drill_state == "failed", "drill_failed"),

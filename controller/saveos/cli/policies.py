@@ -69,6 +69,7 @@ def show_policy(
         "keeps": lambda p: keeps(p.get("retention") or {}),
         "compression": "compression",
         "catalogue": "catalogue",
+        "drills": drills,
         "hooks": lambda p: ", ".join(f"{k} {n}" for k, n in (p.get("hooks") or {}).items() if n),
         "databases": lambda p: ", ".join(f"{d['kind']}:{d['name']}" for d in p.get("databases") or []),
         "servers": "servers",
@@ -84,6 +85,7 @@ def show_policy(
         "saveos policies set web --source /etc --source /srv --schedule '30 1 * * *'",
         "saveos policies set web --keep-daily 14 --keep-monthly 12",
         "saveos policies set web --default",
+        "saveos policies set web --drill-every 7 --drill-sandbox spare",
         "saveos policies set db --source /etc --database postgresql --database mariadb:wiki",
     ),
 )
@@ -123,6 +125,13 @@ def set_policy(
     keep_yearly: Annotated[int | None, typer.Option(min=0)] = None,
     compression: Annotated[str, typer.Option(help="Borg's form, like zstd,3.")] = "",
     catalogue: Annotated[str, typer.Option(help="full, or off: names of files stay on the hosts.")] = "",
+    drill_every: Annotated[
+        int | None, typer.Option(min=0, max=365, help="Drill so many days after a host's last drill; 0: never.")
+    ] = None,
+    drill_sample: Annotated[int | None, typer.Option(min=1, max=1000, help="Files of a drill.")] = None,
+    drill_sandbox: Annotated[
+        str, typer.Option(help="Another host that drills are proven on; 'none' for the host itself.")
+    ] = "",
     default: Annotated[bool, typer.Option("--default", help="Use it where a host names none.")] = False,
 ) -> None:
     """Make a policy, or change what is named of one. Hosts follow at their next provisioning."""
@@ -148,6 +157,9 @@ def set_policy(
         "retention": {**((found or {}).get("retention") or {}), **retention} if retention else None,
         "compression": compression or None,
         "catalogue": catalogue or None,
+        "drill_every_days": drill_every,
+        "drill_sample": drill_sample,
+        "drill_sandbox": ("" if drill_sandbox == "none" else drill_sandbox) if drill_sandbox else None,
         "is_default": True if default else None,
     }
     body = {key: value for key, value in body.items() if value is not None}
@@ -208,8 +220,16 @@ def apply_policy(
 
 FORM = (
     *("name", "sources", "excludes", "schedule", "zone", "jitter_minutes", "window_minutes", "grace_minutes"),
-    *("retention", "compression", "upload_rate_limit", "catalogue", "databases", "servers", "overrides"),
+    *("retention", "compression", "upload_rate_limit", "catalogue", "drill_every_days", "drill_sample"),
+    *("drill_sandbox", "databases", "servers", "overrides"),
 )
+
+
+def drills(policy: dict[str, Any]) -> str:
+    """Return how often a policy has its hosts drilled, and where."""
+    every = policy.get("drill_every_days")
+    where = f" on {policy['drill_sandbox']}" if policy.get("drill_sandbox") else ""
+    return f"every {every} days, {policy['drill_sample']} files{where}" if every else ""
 
 
 def as_yaml(policy: dict[str, Any]) -> str:

@@ -15,7 +15,14 @@ Long = Annotated[str, Field(max_length=262_144)]
 Column = Annotated[list[Short], Field(max_length=120)]
 HOOKS = ("before", "after", "on_error")
 KEEPS = ("keep_within", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
-NUMBERS = ("jitter_minutes", "window_minutes", "grace_minutes", "upload_rate_limit")
+NUMBERS = (
+    "jitter_minutes",
+    "window_minutes",
+    "grace_minutes",
+    "upload_rate_limit",
+    "drill_every_days",
+    "drill_sample",
+)
 DATABASE = ("kind", "name", "path", "hostname", "port", "username", "password")
 SPARE_ROWS = 2
 
@@ -31,6 +38,9 @@ class Form(BaseModel):
     jitter_minutes: Short = ""
     window_minutes: Short = ""
     grace_minutes: Short = ""
+    drill_every_days: Short = ""
+    drill_sample: Short = ""
+    drill_sandbox: Short = ""
     keep_within: Short = ""
     keep_hourly: Short = ""
     keep_daily: Short = ""
@@ -69,7 +79,7 @@ FIELDS = {*Form.model_fields, "databases", "hooks", "retention"}
 
 def shown(policy: Policy) -> dict[str, Any]:
     """Return a policy as the editor shows it. Hooks and passwords are never shown."""
-    simple = ("name", "schedule", "zone", "compression", "catalogue", *NUMBERS)
+    simple = ("name", "schedule", "zone", "compression", "catalogue", "drill_sandbox", *NUMBERS)
     form: dict[str, Any] = {name: str(getattr(policy, name)) for name in simple}
     form |= {name: str(policy.retention.get(name) or "") for name in KEEPS}
     form |= dict.fromkeys(HOOKS, "")
@@ -112,6 +122,7 @@ def values(form: Form, *, hooks: bool) -> dict[str, Any]:
         "compression": form.compression.strip(),
         "catalogue": form.catalogue.strip() or "full",
         "retention": {name: _keep(form, name) for name in KEEPS if getattr(form, name).strip()},
+        "drill_sandbox": form.drill_sandbox.strip(),
         "servers": form.servers,
         "databases": [_database(row) for row in form.rows()],
         "overrides": forms.mapping(form.overrides, "overrides"),

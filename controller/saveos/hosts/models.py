@@ -70,6 +70,8 @@ class Host(HasId, Base):
     last_drill_at: Mapped[datetime | None]
     last_drill_state: Mapped[str] = mapped_column(String(20), default="")  # proven | partial | failed
     drill_error: Mapped[str] = mapped_column(String(500), default="")  # what failed, by name
+    drill_due_at: Mapped[datetime | None] = mapped_column(index=True)  # by its policy; null: no frequency there
+    proof_ends_at: Mapped[datetime | None]  # until when the last proof counts by its policy; null: two weeks
     storage_free_share: Mapped[float | None]  # 0 to 1, of a storage server's file system
     drifted_since: Mapped[datetime | None]  # since a look found it other than provisioning would make it
     drift_checked_at: Mapped[datetime | None]  # when it was looked at last; never is unknown

@@ -293,7 +293,7 @@ def proof_of(host: Host, at: datetime) -> Proof:
         return "failed"
     if host.last_proven_at is None:
         return "never"
-    return "old" if host.last_proven_at < at - PROVEN_FOR else "proven"
+    return "old" if (host.proof_ends_at or host.last_proven_at + PROVEN_FOR) < at else "proven"
 
 
 def proof_sql(at: datetime) -> ColumnElement[str]:
@@ -302,9 +302,15 @@ def proof_sql(at: datetime) -> ColumnElement[str]:
         (or_(~Host.is_agent, Host.state == "decommissioned"), "none"),
         (Host.last_drill_state == "failed", "failed"),
         (Host.last_proven_at.is_(None), "never"),
-        (Host.last_proven_at < at - PROVEN_FOR, "old"),
+        (proof_ended(at), "old"),
         else_="proven",
     )
+
+
+def proof_ended(at: datetime) -> ColumnElement[bool]:
+    """Return whether a host's last proof is too old by its policy, or without a word there by PROVEN_FOR."""
+    by_itself = and_(Host.proof_ends_at.is_(None), Host.last_proven_at < at - PROVEN_FOR)
+    return or_(Host.proof_ends_at < at, by_itself)
 
 
 def has_drift(host: Host) -> bool:

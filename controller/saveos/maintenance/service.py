@@ -112,7 +112,7 @@ def start(
         tenant_id,
         operation=name,
         members=members,
-        resources=resources if operation.exclusive else [],
+        resources=resources if operation.exclusive else trial.resources if trial else [],
         targets=targets.model_dump(exclude_defaults=True),
         parameters=values,
         timeout=operation.timeout,

@@ -36,6 +36,9 @@ class Policy(HasId, Base):
     compression: Mapped[str] = mapped_column(String(40), default="zstd,3")
     upload_rate_limit: Mapped[int] = mapped_column(default=0)  # KiB/s; 0 is none
     catalogue: Mapped[str] = mapped_column(String(10), default="full", server_default="full")  # full | off
+    drill_every_days: Mapped[int] = mapped_column(default=0, server_default="0")  # 0: only others start drills
+    drill_sample: Mapped[int] = mapped_column(default=20, server_default="20")  # files of a drill
+    drill_sandbox: Mapped[str] = mapped_column(String(253), default="", server_default="")  # a host; "": none
     hooks: Mapped[bytes | None] = mapped_column(LargeBinary)
     databases: Mapped[list[Any]] = mapped_column(default=list)  # without passwords
     passwords: Mapped[bytes | None] = mapped_column(LargeBinary)

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
+from saveos.core.clock import now
 from saveos.core.cron import next_run
 from saveos.core.database import touch
 from saveos.core.errors import Invalid
@@ -36,6 +37,22 @@ def due_at(policy: Policy, after: datetime) -> datetime:
     return next_run(policy.schedule, after, policy.zone) + late
 
 
+def drill_times(
+    policy: Policy | None, last_drill_at: datetime | None, last_proven_at: datetime | None
+) -> dict[str, datetime | None]:
+    """Return when a host's next drill is due by its policy, and until when the last proof counts.
+
+    The second drill that proves nothing is one too many. Without a frequency in the policy both are None.
+    """
+    if policy is None or not policy.drill_every_days:
+        return {"drill_due_at": None, "proof_ends_at": None}
+    every = timedelta(days=policy.drill_every_days)
+    return {
+        "drill_due_at": last_drill_at + every if last_drill_at else now(),
+        "proof_ends_at": last_proven_at + 2 * every if last_proven_at else None,
+    }
+
+
 def recompute(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UUID] | None = None) -> int:
     """Bring `Host.policy_id` and `policy_source` up to date, of some hosts or all; returns how many changed.
 
@@ -45,18 +62,20 @@ def recompute(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UU
     default = default_policy(session, tenant_id)
     wanted, source = _wanted(session, tenant_id, default.id if default else None)
     differs = or_(Host.policy_id.is_distinct_from(wanted), Host.policy_source != source)
-    query = select(Host.id, Host.policy_id, Host.last_backup_at, Host.due_at, wanted, source).where(
+    drills = Host.last_drill_at, Host.last_proven_at
+    query = select(Host.id, Host.policy_id, Host.last_backup_at, Host.due_at, wanted, source, *drills).where(
         Host.tenant_id == tenant_id, Host.state != "decommissioned", differs
     )
     rows = [row for part in _parts(query, host_ids) for row in session.execute(part).all()]
     policies = _policies(session, tenant_id, {row[4] for row in rows})
     changes, moved = [], []
-    for identity, before, last, was_due, policy_id, name in rows:
+    for identity, before, last, was_due, policy_id, name, *drilled in rows:
         policy = policies.get(policy_id)
         due = due_at(policy, last) if policy and last else was_due
         if policy_id != before:
             moved.append((identity, policy))
-        changes.append({"id": identity, "policy_id": policy_id, "policy_source": name, "due_at": due})
+        change = {"id": identity, "policy_id": policy_id, "policy_source": name, "due_at": due}
+        changes.append(change | drill_times(policy, *drilled))
     if changes:
         session.execute(update(Host), changes)
         _expire(session, {change["id"] for change in changes})
@@ -68,10 +87,13 @@ def recompute(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UU
 
 def reschedule(session: Session, policy: Policy) -> None:
     """Judge a policy's hosts by its present schedule."""
-    query = select(Host.id, Host.last_backup_at).where(
-        Host.policy_id == policy.id, Host.last_backup_at.is_not(None), Host.state != "decommissioned"
+    query = select(Host.id, Host.last_backup_at, Host.due_at, Host.last_drill_at, Host.last_proven_at).where(
+        Host.policy_id == policy.id, Host.state != "decommissioned"
     )
-    changes = [{"id": row.id, "due_at": due_at(policy, row.last_backup_at)} for row in session.execute(query)]
+    changes: list[dict[str, Any]] = [
+        {"id": identity, "due_at": due_at(policy, last) if last else was_due, **drill_times(policy, *drilled)}
+        for identity, last, was_due, *drilled in session.execute(query)
+    ]
     if changes:
         session.execute(update(Host), changes)
         _expire(session, {change["id"] for change in changes})
@@ -93,6 +115,13 @@ def check_servers(session: Session, tenant_id: uuid.UUID, names: Sequence[str]) 
         )
     if len(set(names)) < len(names):
         raise Invalid("a storage server is named twice: name each once", field="servers")
+
+
+def check_sandbox(session: Session, tenant_id: uuid.UUID, name: str) -> None:
+    """Raise Invalid when a policy's sandbox is no agent."""
+    known = Host.tenant_id == tenant_id, Host.name == name, Host.is_agent, Host.state != "decommissioned"
+    if name and session.scalar(select(Host.id).where(*known)) is None:
+        raise Invalid(f"{name} is no agent: see saveos hosts list", field="drill_sandbox")
 
 
 def ensure_repositories(
@@ -216,7 +245,9 @@ def _policies(session: Session, tenant_id: uuid.UUID, ids: set[uuid.UUID | None]
 def _expire(session: Session, ids: set[uuid.UUID]) -> None:
     for row in list(session.identity_map.values()):
         if isinstance(row, Host) and row.id in ids:
-            session.expire(row, ["policy_id", "policy_source", "due_at", "policy"])
+            session.expire(
+                row, ["policy_id", "policy_source", "due_at", "policy", "drill_due_at", "proof_ends_at"]
+            )
 
 
 # Groups stand lower on the ladder, so they are told whom to call.

@@ -176,6 +176,11 @@ class PolicyIn(RequestModel):
     retention: Retention = Retention(**DEFAULT_RETENTION)
     compression: Compression = "zstd,3"
     upload_rate_limit: int = Field(0, ge=0, le=100_000_000, description="KiB/s; 0 is none")
+    drill_every_days: int = Field(
+        0, ge=0, le=365, description="Days after a host's last drill; 0: only schedules and people start any"
+    )
+    drill_sample: int = Field(20, ge=1, le=1000, description="Files of a drill")
+    drill_sandbox: Reference | Literal[""] = Field("", description="Another host that drills are proven on")
     catalogue: Catalogue = Field("full", description="off: names of files never reach the controller")
     hooks: Hooks = Hooks()
     databases: Databases = Field([])
@@ -204,6 +209,9 @@ class PolicyPatch(RequestModel):
     retention: Retention | None = None
     compression: Compression | None = None
     upload_rate_limit: int | None = Field(None, ge=0, le=100_000_000)
+    drill_every_days: int | None = Field(None, ge=0, le=365)
+    drill_sample: int | None = Field(None, ge=1, le=1000)
+    drill_sandbox: Reference | Literal[""] | None = None
     catalogue: Catalogue | None = None
     hooks: Hooks | None = None
     databases: Databases | None = None
@@ -247,6 +255,9 @@ class PolicyOut(BaseModel):
     retention: dict[str, Any]
     compression: str
     upload_rate_limit: int
+    drill_every_days: int
+    drill_sample: int
+    drill_sandbox: str
     catalogue: str
     hooks: dict[str, int]
     databases: list[DatabaseOut]

@@ -80,6 +80,7 @@ def create_policy(session: Session, tenant_id: uuid.UUID, asked: PolicyIn, *, by
     """Make a policy and its first version. Raises Conflict on a taken name, Invalid on what is no server."""
     _refuse_taken(session, tenant_id, asked.name)
     precedence.check_servers(session, tenant_id, asked.servers)
+    precedence.check_sandbox(session, tenant_id, asked.drill_sandbox)
     values = asked.model_dump(exclude={*HIDDEN_FIELDS, "retention"})
     policy = Policy(tenant_id=tenant_id, retention=asked.retention.model_dump(exclude_none=True), **values)
     session.add(policy)
@@ -105,6 +106,7 @@ def change_policy(session: Session, policy: Policy, asked: PolicyPatch, *, by: s
         raise Conflict("make another policy the default instead", field="is_default")
     if "servers" in given:
         precedence.check_servers(session, policy.tenant_id, given["servers"])
+    precedence.check_sandbox(session, policy.tenant_id, given.get("drill_sandbox", ""))
     versions.keep_first(session, policy)
     for key, value in given.items():
         setattr(policy, key, value)

@@ -28,11 +28,15 @@ FIELDS = (
     "compression",
     "upload_rate_limit",
     "catalogue",
+    "drill_every_days",
+    "drill_sample",
+    "drill_sandbox",
     "databases",
     "servers",
     "overrides",
 )
-NOT_ON_HOSTS = ("name", "grace_minutes", "hooks")  # hooks are compared by themselves, not by their number
+# Hooks are compared by themselves, not by their number
+NOT_ON_HOSTS = ("name", "grace_minutes", "hooks", "drill_every_days", "drill_sample", "drill_sandbox")
 NO_HOOKS: dict[str, list[str]] = {"before": [], "after": [], "on_error": []}
 
 Secrets = dict[str, Any]

@@ -36,6 +36,11 @@ class Trial:
         """Return what the job's play is told beside the drill's own parameters."""
         return {"sandbox": self.sandbox.name, "transfer": str(self.transfer), "source": self.host.name}
 
+    @property
+    def resources(self) -> list[str]:
+        """Return what the job leases: a sandbox takes one host after another."""
+        return [f"host:{self.sandbox.id}"]
+
 
 def prepare(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host], sandbox: str) -> Trial:
     """Return the trial of one host on a sandbox. Raises Invalid with the field, NotFound, Forbidden."""
