@@ -129,7 +129,7 @@ judged = {  # rule → when it holds
     "disk_full": mark("Less than 5 percent of a file system that backups need is free."),
     "disk_low": mark("Less than 10 percent of a file system that backups need is free."),
     "drill_failed": mark("The last drill found something that cannot be restored; the alert names it."),
-    "not_proven": mark("No drill has proven a host's archives for two weeks, or for as long as its policy says."),
+    "not_proven": mark("No drill has proven a host's archives for two weeks, or as long as its policy says."),
     "clock": mark("A host's clock is more than a minute off the controller's."),
     "quota": mark("A repository has used more than 90 percent of its quota."),
     "mismatch": mark("A host tells of a backup that its storage server does not have."),
