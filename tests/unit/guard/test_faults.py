@@ -198,13 +198,21 @@ def test_a_file_system_that_is_really_full_harms_nothing(small, verb, tmp_path):
     assert full
 
 
-@pytest.fixture
-def small(tmp_path: Path, three_archives: Storage) -> Iterator[Storage]:
-    """A storage server on a file system of its own, small enough to be filled."""
-    place = tmp_path / "small"  # and larger than the 545 MB that Borg must see free before it compacts
+@pytest.fixture(params=["tmpfs", *(["ext4"] if os.environ.get("SAVEOS_TEST_ALL") else [])])
+def small(request: pytest.FixtureRequest, tmp_path: Path, three_archives: Storage) -> Iterator[Storage]:
+    """A storage server on a file system of its own, small enough to be filled.
+
+    It is larger than the 545 MB that Borg must see free before it compacts.
+    """
+    place, disk = tmp_path / "small", tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640m", "tmpfs", place], check=False)
-    if mounted.returncode:
+    words = ["-t", "tmpfs", "-o", "size=640m", "tmpfs"]
+    if request.param == "ext4":
+        with disk.open("wb") as file:
+            file.truncate(700 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", disk], check=True)
+        words = ["-o", "loop", str(disk)]
+    if subprocess.run(["mount", *words, place], check=False).returncode:
         pytest.skip("a file system can be mounted only by root")
     try:
         yield Storage(place, three_archives.borg_path, like=three_archives)

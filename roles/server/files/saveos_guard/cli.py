@@ -14,11 +14,11 @@ from typing import Any
 
 from saveos_guard.checking import check
 from saveos_guard.errors import Busy, Damaged, Trouble
-from saveos_guard.files import read_json, write_json
-from saveos_guard.report import show
+from saveos_guard.files import read_json
+from saveos_guard.report import in_words
 from saveos_guard.repository import Guard, Repository
 from saveos_guard.run import adopt, run
-from saveos_guard.settings import CONFIG, hold_days, load_settings
+from saveos_guard.settings import CONFIG, hold_days, load_settings, lower_hold
 from saveos_guard.undo import undo
 from saveos_guard.word import tell
 
@@ -69,55 +69,47 @@ def main(arguments: list[str]) -> int:
 
 
 def act(options: argparse.Namespace, settings: dict[str, Any]) -> int:
-    """Do one verb under the guard's lock; returns the exit code."""
+    """Do one verb, under the guard's lock but for `report`; returns the exit code."""
     state = settings["state"]
     os.makedirs(state, mode=0o711, exist_ok=True)
     if options.verb == "report":
         report = read_json(f"{state}/report.json")
         if not report:
             raise Trouble("there is no report yet: saveos-guard run")
-        show(report, options.json)
+        print(json.dumps(report) if options.json else in_words(report))
         return 0
     word = json.loads(sys.stdin.read() or "null") if options.verb == "tell" else None
     os.nice(10)
     with open(f"{state}/lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        now = time.time()
-        if options.verb == "tell":
-            print(json.dumps({"hold_refused": tell(settings, word, now)}))
-        elif options.verb == "run":
-            report = run(settings, options.repository, now, not options.no_compact)
-            show(report, options.json)
-            return (
-                3
-                if any(each["state"] in ("held", "damaged", "missing") for each in report["repositories"])
-                else 0
-            )
-        elif options.verb == "check":
-            result = check(settings, options.repository, now, options.seconds)
-            print(
-                json.dumps(result)
-                if options.json
-                else "\n".join(
-                    f"{each['repository_id']}: {each['state']}: {each['detail']}"
-                    for each in result["repositories"]
-                )
-            )
-            return 3 if any(each["state"] != "ok" for each in result["repositories"]) else 0
-        elif options.verb == "undo":
-            repository = Repository(Guard(settings, now, hold_days(settings)[0], False), options.repository)
-            done = undo(repository, options.to, options.dry_run)
-            print(
-                json.dumps(done)
-                if options.json
-                else f"{done['state']}: {options.repository} at {done['copy_at']}"
-            )
-        elif options.verb == "lower-hold":
-            write_json(f"{state}/floor.json", {"hold_days": max(1, options.days)})
-            write_json(f"{state}/word.json", {"hold_days": None})
-            print(
-                f"copies are held for {max(1, options.days):g} days, unless settings or controller ask for more"
-            )
-        elif options.verb == "adopt":
-            adopt(settings, options.repository, now)
-    return 0
+        code, result, text = changed(options, settings, word, time.time())
+    print(json.dumps(result) if options.json or text is None else text)
+    return code
+
+
+def changed(
+    options: argparse.Namespace, settings: dict[str, Any], word: Any, now: float
+) -> tuple[int, dict[str, Any], str | None]:
+    """Do a verb that needs the lock: (exit code, what came of it, the same for people)."""
+    if options.verb == "tell":
+        return 0, {"hold_refused": tell(settings, word, now)}, None
+    if options.verb == "run":
+        report = run(settings, options.repository, now, not options.no_compact)
+        bad = any(each["state"] in ("held", "damaged", "missing") for each in report["repositories"])
+        return 3 if bad else 0, report, in_words(report)
+    if options.verb == "check":
+        result = check(settings, options.repository, now, options.seconds)
+        found = result["repositories"]
+        lines = [f"{each['repository_id']}: {each['state']}: {each['detail']}" for each in found]
+        bad = any(each["state"] != "ok" for each in found)
+        return 3 if bad else 0, result, "\n".join(lines)
+    if options.verb == "undo":
+        repository = Repository(Guard(settings, now, hold_days(settings)[0], False), options.repository)
+        done = undo(repository, options.to, options.dry_run)
+        return 0, done, f"{done['state']}: {options.repository} at {done['copy_at']}"
+    if options.verb == "adopt":
+        adopt(settings, options.repository, now)
+        return 0, {"adopted": options.repository}, f"{options.repository} begins anew as it is"
+    days = lower_hold(settings, options.days)
+    text = f"copies are held for {days:g} days, unless settings or controller ask for more"
+    return 0, {"hold_days": days}, text

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -61,45 +62,46 @@ def copy_small(name: str, source: int, target: int) -> None:
             os.fsync(copy.fileno())
 
 
+@contextlib.contextmanager
+def opened(path: str, inside: int | None = None) -> Iterator[int]:
+    """A directory to link from or into; no symbolic link is followed."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def link_segments(data: int, target: str, transaction: int, owner: tuple[int, int]) -> None:
+    """Link the segments of a repository's `data` up to a transaction."""
+    for folder in numbers(os.listdir(data)):
+        with opened(str(folder), data) as inside:
+            segments = [each for each in numbers(os.listdir(inside)) if each <= transaction]
+            if not segments:
+                continue
+            os.mkdir(f"{target}/{folder}", 0o700)
+            with opened(f"{target}/{folder}") as outside:
+                for segment in segments:
+                    link(str(segment), inside, outside, owner)
+                os.fsync(outside)
+
+
 def duplicate(source: str, target: str, transaction: int, owner: tuple[int, int]) -> None:
     """Build a directory that holds a repository's state at a transaction; everything in it is on the disk.
 
     Committed segments, index, hints and integrity (which Borg replaces, but never writes to) are linked.
-    Busy when the repository went on meanwhile; no symbolic link is followed.
+    Busy when the repository went on meanwhile.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     os.mkdir(target, 0o700)
     os.mkdir(f"{target}/data", 0o700)
-    with contextlib.ExitStack() as stack:
-
-        def opened(path: str, inside: int | None = None) -> int:
-            handle = os.open(path, flags, dir_fd=inside)
-            stack.callback(os.close, handle)
-            return handle
-
-        top, there = opened(source), opened(target)
+    with opened(source) as top, opened(target) as there:
         try:
-            for name in [*(f"{part}.{transaction}" for part in OWN), *SMALL]:
-                if name in SMALL:
-                    copy_small(name, top, there)
-                else:
-                    link(name, top, there, owner)
-            data = opened("data", top)
-            for folder in numbers(os.listdir(data)):
-                inside = os.open(str(folder), flags, dir_fd=data)
-                try:
-                    segments = [each for each in numbers(os.listdir(inside)) if each <= transaction]
-                    if segments:
-                        os.mkdir(f"{target}/data/{folder}", 0o700)
-                        outside = os.open(f"{target}/data/{folder}", flags)
-                        try:
-                            for segment in segments:
-                                link(str(segment), inside, outside, owner)
-                            os.fsync(outside)
-                        finally:
-                            os.close(outside)
-                finally:
-                    os.close(inside)
+            for name in OWN:
+                link(f"{name}.{transaction}", top, there, owner)
+            for name in SMALL:
+                copy_small(name, top, there)
+            with opened("data", top) as data:
+                link_segments(data, f"{target}/data", transaction, owner)
         except FileNotFoundError as error:
             raise Busy("it changed while it was copied") from error
         if f"index.{transaction}" not in os.listdir(top):

@@ -12,10 +12,10 @@ from typing import Any
 
 from saveos_guard.archives import gone_by_policy, odd_times, shrunk
 from saveos_guard.files import write_json
-from saveos_guard.objects import accept_objects, marked
+from saveos_guard.objects import accept_all, marked
 from saveos_guard.reasons import LIFTABLE, listed, reason
 from saveos_guard.repository import Repository
-from saveos_guard.values import DAY, mib, parse_size
+from saveos_guard.values import DAY, mib
 from saveos_guard.view import View
 
 
@@ -40,10 +40,12 @@ def judge(repository: Repository, view: View) -> list[dict[str, Any]]:
         found.append(reason("alert", f"Alerts are open for this host: {names}", "warning"))
     silent = repository.now - repository.told_at()
     if silent > settings["silent_days"] * DAY:
-        text = f"The controller has said nothing for {int(silent / DAY)} days" if repository.told_at() else ""
-        level = "warning" if text else "info"
-        text = text or "No controller has said anything of this repository yet"
-        found.append(reason("silent", text, level, holds=level != "info"))
+        if repository.told_at():
+            text = f"The controller has said nothing for {int(silent / DAY)} days"
+            found.append(reason("silent", text, "warning"))
+        else:
+            text = "No controller has said anything of this repository yet"
+            found.append(reason("silent", text, "info", holds=False))
     elif not fresh:
         text = "The controller's word is older than the last commit"
         found.append(reason("waiting", text, "info", holds=False))
@@ -57,24 +59,19 @@ def judge(repository: Repository, view: View) -> list[dict[str, Any]]:
 
 def judge_archives(repository: Repository, fresh: bool) -> list[dict[str, Any]]:
     """What archives went that should not have, or are what they cannot be."""
-    ledger, told = (
-        repository.ledger,
-        {str(each.get("id")): each for each in repository.told.get("archives") or []},
-    )
+    ledger, now = repository.ledger, repository.now
+    told = {str(each.get("id")): each for each in repository.told.get("archives") or []}
     protected = {each for each, entry in told.items() if entry.get("protected")}
-    policies = ledger.active_policies(repository.now, repository.guard.floor * DAY)
+    policies = ledger.active_policies(now, repository.guard.floor * DAY)
     by_policy = gone_by_policy(ledger, protected, policies) if fresh else set()
     for entry in ledger.of("gone"):
         asked = told.get(entry.id, {}).get("requested") is True
         if asked or entry.id in by_policy:
-            ledger.add("ended", repository.now, id=entry.id, why="requested" if asked else "policy")
+            ledger.add("ended", now, id=entry.id, why="requested" if asked else "policy")
     found = []
     left = ledger.of("gone")
-    known = [
-        each
-        for each in left
-        if fresh and repository.now - each.gone_at > repository.settings["settle_seconds"] - 1
-    ]
+    settled = now - repository.settings["settle_seconds"] + 1
+    known = [each for each in left if fresh and each.gone_at < settled]
     if known:
         text = f"{len(known)} archives were deleted that the policy keeps"
         found.append(reason("vanished", text, **listed(known)))
@@ -111,10 +108,8 @@ def excess(repository: Repository, view: View) -> str:
 
 def judge_objects(repository: Repository, view: View, fresh: bool) -> list[dict[str, Any]]:
     """What is marked deleted or was written over, without a look at any archive."""
-    if (
-        "baseline" not in repository.state
-    ):  # the guard is new here: what was marked before is judged by its share
-        accept_objects(repository, {key.hex(): where for key, where in view.shadowed().items()}, anew=True)
+    if "baseline" not in repository.state:  # the guard is new here: what was marked is judged by its share
+        accept_all(repository, view)
         small = view.freeable_bytes <= view.bytes * repository.settings["freeable_limit"]
         repository.state["baseline"] = view.freeable_bytes if small else 0
         repository.save()
@@ -136,14 +131,14 @@ def judge_objects(repository: Repository, view: View, fresh: bool) -> list[dict[
 
 def judge_quota(repository: Repository, view: View) -> list[dict[str, Any]]:
     """A warning before the quota is full; it holds nothing."""
-    quota = parse_size(repository.settings["repositories"].get(repository.id, {}).get("quota"))
+    quota = repository.quota
     if not quota or view.quota_used < quota * repository.settings["quota_warning"]:
         return []
     text = f"{view.quota_used / quota:.0%} of the quota are used: backups fail when it is full"
     return [reason("quota", text, "warning", holds=False, bytes=view.quota_used)]
 
 
-def digest(repository: Repository, reasons: list[dict[str, Any]], view: View) -> str:
+def question(repository: Repository, reasons: list[dict[str, Any]], view: View) -> str:
     """What a person approves: a digest over all that is in question, kept with it."""
     subjects = {each["code"]: each.get("subjects", []) for each in reasons if each["code"] in LIFTABLE}
     if not subjects:
@@ -151,20 +146,14 @@ def digest(repository: Repository, reasons: list[dict[str, Any]], view: View) ->
     digest = hashlib.sha256(json.dumps([repository.id, subjects], sort_keys=True).encode()).hexdigest()
     file = f"{repository.place}/held-{digest}.json"
     if not os.path.exists(file):
+        codes, now = sorted(subjects), repository.now
         objects = {each["code"]: each["objects"] for each in reasons if "objects" in each}
-        write_json(
-            file,
-            {"subjects": subjects, "objects": objects, "freeable": view.freeable_bytes, "at": repository.now},
-        )
-        repository.ledger.add(
-            "hold", repository.now, digest=digest, codes=sorted(subjects), transaction=view.transaction
-        )
-        old = sorted(
-            (f"{repository.place}/{each}" for each in os.listdir(repository.place) if each.startswith("held-")),
-            key=os.path.getmtime,
-        )
-        for each in old[:-20]:
-            os.unlink(each)
+        shown = {"subjects": subjects, "objects": objects, "freeable": view.freeable_bytes, "at": now}
+        write_json(file, shown)
+        repository.ledger.add("hold", now, digest=digest, codes=codes, transaction=view.transaction)
+        held = [each.path for each in os.scandir(repository.place) if each.name.startswith("held-")]
+        for old in sorted(held, key=os.path.getmtime)[:-20]:
+            os.unlink(old)
     return digest
 
 

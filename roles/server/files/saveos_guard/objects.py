@@ -47,9 +47,14 @@ def marked(repository: Repository, view: View) -> tuple[dict[str, Any], dict[str
     return deleted, over
 
 
+def accept_all(repository: Repository, view: View) -> None:
+    """All that is marked now was judged; what was marked before and is no more, is forgotten."""
+    accept_objects(repository, {key.hex(): where for key, where in view.shadowed().items()}, anew=True)
+
+
 def settle(repository: Repository, view: View) -> None:
     """All that is marked deleted was judged and is in order: the next run judges only what comes after."""
-    accept_objects(repository, {key.hex(): where for key, where in view.shadowed().items()}, anew=True)
+    accept_all(repository, view)
     spent = max(0, view.freeable_bytes - repository.baseline)
     repository.state["spent"] = min(repository.brought(), int(repository.state.get("spent") or 0) + spent)
     repository.state["baseline"] = view.freeable_bytes

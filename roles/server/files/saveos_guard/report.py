@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import Any
 
 from saveos_guard.checking import last_check
 from saveos_guard.copies import extra_bytes
 from saveos_guard.repository import Repository
-from saveos_guard.values import iso, mib, parse_size
+from saveos_guard.values import iso, mib
 from saveos_guard.view import View
 
 
@@ -38,15 +37,8 @@ def describe(repository: Repository, report: dict[str, Any]) -> None:
     copies, extra = repository.copies(), extra_bytes(repository, live)
     good = [each for each in copies if each.get("good")]
     shown = ("transaction", "good", "why")
-    defaults = {
-        "transaction": None,
-        "bytes": 0,
-        "freeable_bytes": 0,
-        "freeable_share": 0.0,
-        "quota_used": 0,
-    }
-    for key, value in defaults.items():
-        report.setdefault(key, value)
+    unseen = {"transaction": None, "bytes": 0, "freeable_bytes": 0, "freeable_share": 0.0, "quota_used": 0}
+    report.update({key: value for key, value in unseen.items() if key not in report})
     report.update(
         copies=[
             {
@@ -65,17 +57,15 @@ def describe(repository: Repository, report: dict[str, Any]) -> None:
         last_check=last_check(repository),
         last_compact_at=iso(repository.state.get("last_compact_at")),
         told_at=iso(repository.told_at() or None),
-        quota=parse_size(repository.settings["repositories"].get(repository.id, {}).get("quota")),
+        quota=repository.quota,
     )
 
 
-def show(report: dict[str, Any], as_json: bool) -> None:
-    """Print a report for programs or for people."""
-    if as_json:
-        print(json.dumps(report))
-        return
+def in_words(report: dict[str, Any]) -> str:
+    """A report for people."""
+    lines = []
     for each in report["repositories"]:
         held = f"{each['freeable_share']:.1%} of {mib(each['bytes'])} marked, {len(each['copies'])} copies"
-        print(f"{each['id']}: {each['state']} ({held}, {mib(each['held_bytes'])} held)")
-        for why in each["reasons"]:
-            print(f"  {why['code']}: {why['message']}")
+        lines.append(f"{each['id']}: {each['state']} ({held}, {mib(each['held_bytes'])} held)")
+        lines += [f"  {why['code']}: {why['message']}" for why in each["reasons"]]
+    return "\n".join(lines)

@@ -16,7 +16,7 @@ from saveos_guard.errors import Trouble
 from saveos_guard.files import read_json, write_json
 from saveos_guard.ledger import Ledger
 from saveos_guard.settings import ID
-from saveos_guard.values import DAY, number, seconds_of
+from saveos_guard.values import DAY, number, parse_size, seconds_of
 from saveos_guard.view import META
 
 
@@ -106,6 +106,11 @@ class Repository:
         copy.update(values)
         meta = {key: value for key, value in copy.items() if key != "name"}
         write_json(f"{self.hold}/{copy['name']}/{META}", meta)
+
+    @property
+    def quota(self) -> int | None:
+        """Its quota in bytes; None for none."""
+        return parse_size(self.settings["repositories"].get(self.id, {}).get("quota"))
 
     @property
     def baseline(self) -> int:

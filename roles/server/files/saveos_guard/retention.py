@@ -67,6 +67,6 @@ def kept(archives: list[tuple[float, str]], rules: dict[str, Any], at: float, zo
 
 def zones_of(name: Any) -> list[Any]:
     """A host's zone by its name, and every other it could be in."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError
         return [ZoneInfo(str(name)), *OFFSETS]
     return OFFSETS

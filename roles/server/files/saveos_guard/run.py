@@ -16,7 +16,7 @@ from saveos_guard.compaction import compact_repository, make_final
 from saveos_guard.copies import clean, current_view, thin
 from saveos_guard.errors import Busy, Damaged, Trouble
 from saveos_guard.files import read_json, write_json
-from saveos_guard.gate import digest, judge, undecided
+from saveos_guard.gate import judge, question, undecided
 from saveos_guard.objects import settle
 from saveos_guard.reasons import ABOUT_DATA, reason
 from saveos_guard.report import describe, figures
@@ -91,7 +91,7 @@ def look(repository: Repository, report: dict[str, Any], deadline: float, compac
         reasons.append(reason("damaged", text))
     report["reasons"] += reasons
     codes = {each["code"] for each in reasons}
-    report["digest"] = digest(repository, reasons, view)
+    report["digest"] = question(repository, reasons, view)
     good = not codes & ABOUT_DATA or (codes & ABOUT_DATA == {"waiting"} and not undecided(repository, view))
     if good and not copy.get("good"):
         repository.mark(copy, good=True)

@@ -52,3 +52,11 @@ def hold_days(settings: dict[str, Any], asked: float | None = None) -> tuple[flo
         write_json(file, {"hold_days": kept_days})
     refused = asked is not None and asked < kept_days and wanted[-1] == asked
     return kept_days, {"asked": asked, "kept": kept_days} if refused else None
+
+
+def lower_hold(settings: dict[str, Any], days: float) -> float:
+    """Forget what longer hold was asked for; returns the days that count from now on."""
+    kept_days = max(1, days)
+    write_json(f"{settings['state']}/floor.json", {"hold_days": kept_days})
+    write_json(f"{settings['state']}/word.json", {"hold_days": None})
+    return kept_days

@@ -19,6 +19,8 @@ from saveos_guard.settings import ID, hold_days
 from saveos_guard.values import DAY, number, seconds_of
 from saveos_guard.view import View
 
+HEX = re.compile(r"[0-9a-f]{64}")
+
 
 def tell(settings: dict[str, Any], word: Any, now: float) -> dict[str, Any] | None:
     """Keep the controller's word for the next run; returns what of it is refused."""
@@ -67,7 +69,7 @@ def enter_archives(repository: Repository, view: View) -> None:
     fresh = []
     for told in word:
         each, at = str(told.get("id")), seconds_of(told.get("at"))
-        if each not in ledger.archives and at is not None and re.fullmatch(r"[0-9a-f]{64}", each):
+        if each not in ledger.archives and at is not None and HEX.fullmatch(each):
             fresh.append((view.index.get(bytes.fromhex(each)), at, each, told))
     for where, at, each, told in sorted(fresh, key=lambda item: (item[0] or (0, 0), *item[1:3])):
         if where is None and adopting:
@@ -101,18 +103,14 @@ def seen_at(repository: Repository, view: View, each: str, where: tuple[int, int
 
 def use_approvals(repository: Repository) -> bool:
     """Accept what a person approved: exactly what was shown under that digest, of that one reason."""
-    used = False
+    ledger, now, used = repository.ledger, repository.now, False
     for told in repository.told.get("approvals") or []:
         name, code, digest = str(told.get("id")), str(told.get("reason")), str(told.get("digest"))
         until = seconds_of(told.get("until"))
-        if (
-            name in repository.ledger.lifted
-            or code not in LIFTABLE
-            or not re.fullmatch(r"[0-9a-f]{64}", digest)
-        ):
+        if name in ledger.lifted or code not in LIFTABLE or not HEX.fullmatch(digest):
             continue
         held = read_json(f"{repository.place}/held-{digest}.json") or {}
-        if (until is not None and until < repository.now) or code not in held.get("subjects", {}):
+        if (until is not None and until < now) or code not in held.get("subjects", {}):
             continue
         ids = held["subjects"][code]
         if code in ("freeable", "tampered"):
@@ -121,13 +119,13 @@ def use_approvals(repository: Repository) -> bool:
             repository.state["baseline"] = max(repository.baseline, held["freeable"])
             repository.save()
         if code == "key":
-            repository.ledger.add("key", repository.now, digest=ids[0], why="approved")
+            ledger.add("key", now, digest=ids[0], why="approved")
         few = ids if code in ("vanished", "shrunk", "future", "unexpected") else []
         by = str(told.get("by") or "")[:200]
         if code == "vanished":
             for each in few:
-                if repository.ledger.archives[each].status == "gone":
-                    repository.ledger.add("ended", repository.now, id=each, why="approved", by=by)
-        repository.ledger.add("accept", repository.now, approval=name, code=code, digest=digest, by=by, ids=few)
+                if ledger.archives[each].status == "gone":
+                    ledger.add("ended", now, id=each, why="approved", by=by)
+        ledger.add("accept", now, approval=name, code=code, digest=digest, by=by, ids=few)
         used = True
     return used
