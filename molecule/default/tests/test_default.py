@@ -167,3 +167,19 @@ def test_server(server):
     for name in server.check_output("ls /srv/backups/repositories").split():
         directory = server.file(f"/srv/backups/repositories/{name}")
         assert (directory.user, directory.mode) == ("saveos-borg", 0o700)
+
+
+def test_the_guard_runs_by_itself_and_finds_repositories_in_order(server):
+    timer = server.service("saveos-guard.timer")
+    assert timer.is_enabled and timer.is_running
+    assert server.file("/usr/local/sbin/saveos-guard").mode == 0o755
+    server.check_output("systemctl start saveos-guard.service")
+    report = json.loads(server.check_output("saveos-guard report --json"))
+    assert [each["id"] for each in report["repositories"]] == server.check_output(
+        "ls /srv/backups/repositories"
+    ).split()
+    for each in report["repositories"]:
+        # without a controller, containers have nobody who says that their clock is in sync
+        assert {why["code"] for why in each["reasons"] if why["holds"]} <= {"clock"}, each
+        assert each["state"] == ("ok" if report["clock_synced"] else "held"), each
+        assert each["good_copy"] and each["last_check"]["state"] == "ok", each
