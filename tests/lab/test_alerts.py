@@ -22,7 +22,7 @@ from tests.receivers import http, smtp
 pytestmark = pytest.mark.lab
 
 MINUTE = timedelta(minutes=1)
-SWEPT = 40  # seconds: a sweep comes every 15
+SWEPT = 90  # seconds: a sweep comes every 15, on a machine that other tests keep busy
 REPOSITORIES = "/srv/saveos/repositories"
 
 
@@ -139,7 +139,8 @@ def test_a_server_that_never_saw_what_a_host_claims_is_told(fleet, receivers):
     fleet.controller.done("health", "vault")
     until(lambda: not unresolved(fleet, "bare"), SWEPT, "the alert's end")
     until(lambda: ("resolved", "repository_damaged") in told(receivers, "bare"), SWEPT, "the last message")
-    assert told(receivers, "bare") == [
+    ours = ("mismatch", "repository_damaged")  # other tests' alerts of this host may end meanwhile
+    assert [each for each in told(receivers, "bare") if each[1] in ours] == [
         ("opened", "mismatch"),
         ("opened", "repository_damaged"),
         ("resolved", "repository_damaged"),

@@ -46,7 +46,9 @@ def story(fleet, tmp_path_factory):
     """A recovery key, a host that sealed and was backed up, and a bare host with borg and nothing of ours."""
     away = tmp_path_factory.mktemp("away")
     key = away / "recovery.key"
-    made = fleet.controller.command("recovery", "init", "--output", str(key))
+    made = fleet.controller.command(
+        "recovery", "init", "--output", str(key), "--replace"
+    )  # another test may have one
     on(
         fleet.web,
         "mkdir -p /srv/data && head -c 300000 /dev/urandom >/srv/data/random && echo é >'/srv/data/na me'",
