@@ -580,7 +580,7 @@ def own_version(name):
     }
     for path in places.get(name, ()):
         if os.path.exists(path):
-            words = run([path, "--version"], timeout=30).stdout.split()
+            words = run([path, "--version"], timeout=120).stdout.split()  # a busy host takes its time
             return words[-1] if words else ""
     return ""
 

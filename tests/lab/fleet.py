@@ -2,17 +2,20 @@
 
 import contextlib
 import ipaddress
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab import Host, Lab
+from lab import Host, Lab, recap
 from saveos.runner.directory import private_root
-from serving import Controller, until
-from support import on
+from serving import ROOT, Controller, until
+from support import Play, on
 
 HOSTS = {"vault": "bookworm", "web": "bookworm", "bare": "trixie", "cron": "bookworm:nosystemd"}
 
@@ -62,6 +65,31 @@ class Fleet:
         """`saveos hosts add`, with the host's key scanned; `name` may differ from the lab's."""
         address = self.lab.hosts[host or name].ip
         return self.controller.command("hosts", "add", name, "--address", address, "--scan", "--yes", *words)
+
+    def by_hand(self, playbook: str, *words: str, code: int = 0, **extra: Any) -> Play:
+        """Run a playbook with the controller as inventory, a token and an SSH key; `extra` are variables."""
+        source = self.lab.dir / "fleet.controller.yml"
+        source.write_text("plugin: saveos.fleet.controller\n")
+        controller = self.controller
+        bare = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SAVEOS_", "ANSIBLE_"))
+        }
+        here = {"SAVEOS_URL": controller.url, "SAVEOS_TOKEN": controller.token, "ANSIBLE_NOCOLOR": "1"}
+        here["SAVEOS_CA"] = str(controller.home / "tls" / "ca.pem")
+        here["ANSIBLE_SSH_ARGS"] = "-o ControlMaster=no"  # a connection that is kept open asks for no key again
+        program = [Path(sys.executable).with_name("ansible-playbook"), "-i", source]
+        program += ["--private-key", self.lab.key, "-e", json.dumps(extra)]
+        ran = subprocess.run(
+            [*program, ROOT / "playbooks" / f"{playbook}.yml", *words],
+            env=bare | here,
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+        assert ran.returncode == code, f"{ran.stdout[-6000:]}\n{ran.stderr[-2000:]}"
+        return Play(ran.stdout + ran.stderr, recap(ran.stdout))
 
     def error(self, job: dict[str, Any], name: str) -> str:
         """Return what a job says went wrong on a host."""
