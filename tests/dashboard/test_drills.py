@@ -1,12 +1,15 @@
 """Drills: the list by proof, a host's card, the overview's count, and drilling from a page."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
+from saveos.archives.models import Archive
 from saveos.core.clock import now
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job
+from saveos.maintenance.models import Rebuild
 from sqlalchemy import select
 
 from tests.dashboard.conftest import Controller
@@ -61,3 +64,32 @@ def test_a_host_is_drilled_from_its_page(controller: Controller, page: Page) -> 
         job = session.scalars(select(Job).where(Job.operation == "drill").order_by(Job.id.desc())).first()
         assert job is not None
         assert (job.hosts_total, job.parameters["sample"]) == (1, 20)
+
+
+def test_a_host_is_rebuilt_and_drilled_on_another_one(controller: Controller, page: Page) -> None:
+    with controller.session() as session:
+        archive = session.get_one(Archive, controller.made.archive_id)
+        name = session.get_one(Host, archive.host_id).name
+        others = select(Host.name).where(Host.is_agent, Host.state == "enrolled", Host.name != name)
+        other = session.scalars(others.order_by(Host.name)).first()
+        assert other is not None
+    page.goto(f"{controller.url}/drills")
+    for button in ("Drill there", "Rebuild there"):
+        page.get_by_label("Host", exact=True).fill(name)
+        page.get_by_label("On another host").fill(other)
+        page.get_by_role("button", name=button).click()
+        expect(page.locator(".toast, [role=status]").first).to_be_visible()
+    card = page.get_by_role("region", name="Rebuilds")
+    expect(card).to_contain_text(f"{name} → {other}")
+    expect(card).to_contain_text("provision")
+    with controller.session() as session:
+        job = session.scalars(select(Job).where(Job.operation == "drill").order_by(Job.id.desc())).first()
+        assert job is not None and job.parameters["sandbox"] == other
+        rebuild = session.scalars(select(Rebuild)).one()
+        step = {"name": "provision", "job_id": str(rebuild.job_id), "state": "succeeded", "seconds": 31.5}
+        rebuild.state, rebuild.step, rebuild.job_id, rebuild.steps = "proven", "", None, [step]
+        rebuild.checks = [{"name": "hashes", "ok": True, "text": "4 files have the archive's SHA-256"}]
+        rebuild.finished_at = rebuild.created_at + timedelta(seconds=75)
+    page.reload()
+    expect(card).to_contain_text("Proven")
+    expect(card).to_contain_text("4 files have the archive's SHA-256")

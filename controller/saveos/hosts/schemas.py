@@ -134,6 +134,10 @@ class HostOut(BaseModel):
     last_proven_at: datetime | None = Field(description="When a drill last restored its newest archives")
     last_drill_at: datetime | None
     last_drill_state: DrillState
+    drill_due_at: datetime | None = Field(description="When its policy has it drilled next; null: by no policy")
+    proof_ends_at: datetime | None = Field(
+        description="Until when its last proof counts by its policy; null: two weeks"
+    )
     drill_error: str = Field(description="What failed in the last drill, by name")
 
 
