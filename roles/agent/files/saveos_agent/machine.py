@@ -24,9 +24,11 @@ def versions(settings: Settings) -> dict[str, str]:
     found, changed = {"agent": VERSION}, False
     for name, path in (("borg", settings.borg), ("borgmatic", settings.borgmatic)):
         key = _binary_key(path)
-        if cache.get(name, {}).get("key") != key:
-            cache[name], changed = {"key": key, "version": _ask_version(path)}, True
-        found[name] = cache[name]["version"]
+        known = cache.get(name, {})
+        found[name] = known.get("version", "unknown")
+        if known.get("key") != key or not found[name][:1].isdigit():  # what gave no answer is asked again
+            found[name], changed = _ask_version(path), True
+            cache[name] = {"key": key, "version": found[name]}
     if changed:
         with contextlib.suppress(OSError):
             store(settings, "versions.json", cache)
@@ -45,8 +47,10 @@ def _binary_key(path: str) -> str:
 def _ask_version(path: str) -> str:
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return "missing"
+    except subprocess.TimeoutExpired:
+        return "unknown"  # it is there; the machine is busy
     match = re.search(r"\d+(\.\w+)+", done.stdout)
     return match[0] if match else "unknown"
 
