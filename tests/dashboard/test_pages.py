@@ -58,6 +58,7 @@ PAGES = {
     "maintenance-health": "/maintenance/system-health",
     "maintenance-validation": "/maintenance/validation",
     "settings": "/settings",
+    "menu": "/menu",
     "escrow": "/settings/recovery",
     "find": "/find?q=web",
     "login": "/login",
@@ -96,6 +97,20 @@ def test_no_page_scrolls_sideways(controller: Controller, visit: Callable[..., A
         if page.evaluate("document.documentElement.scrollWidth") > width:
             wide.append(name)
     assert wide == []
+
+
+def test_everything_is_two_taps_away_on_a_phone(controller: Controller, visit: Callable[..., Any]) -> None:
+    page = visit(width=390, height=800, lang="fr").page()
+    page.goto(controller.url)
+    bar = page.get_by_role("navigation", name="Menu principal").locator("a:visible")
+    assert bar.count() == 6
+    boxes = [bar.nth(place).bounding_box() for place in range(6)]
+    assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+    for name in ("Maintenance", "Stockage", "Planifications", "Réglages"):
+        page.goto(controller.url)
+        bar.last.click()
+        page.get_by_role("main").get_by_role("link", name=name, exact=True).click()
+        assert page.locator("h1").is_visible(), name
 
 
 def test_fresh_installation_shows_its_first_steps(

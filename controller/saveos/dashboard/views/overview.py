@@ -70,6 +70,12 @@ def show_overview(page: Annotated[View, Depends(view("hosts:read"))]) -> Respons
     )
 
 
+@router.get("/menu")
+def show_menu(page: Annotated[View, Depends(view("hosts:read"))]) -> Response:
+    """Show what has no place in a phone's bar."""
+    return page.render("menu.html")
+
+
 @router.get("/running")
 def show_running(page: Annotated[View, Depends(view("hosts:read"))]) -> Response:
     """Return what goes on, alone: the overview's live part."""
