@@ -111,5 +111,41 @@ def test_a_controller_that_hangs_up_ends_it(agent, backed, listener):
         send(agent, backed, listener(enough=200_000).url, str(backed.sources))
 
 
+def test_a_whole_archive_counts_alike_where_it_is_made_sent_and_received(agent, backed, listener, tmp_path):
+    """What a rebuild compares: Borg's count of files, the sender's, and what another host then has."""
+    os.link(backed.sources / "plain", backed.sources / "other name")
+    (backed.sources / "empty").touch()
+    code, record = backed.run("backup", "--wait")
+    assert code == 0, record
+    made = record["results"][0]["archive"]["nfiles"]
+    controller = listener()
+    settings = agent.Settings(**{**vars(backed.settings), "controller_url": controller.url})
+    request = agent.RestoreRequest(agent.new_run_id(), "", "host", "", "latest", (), "", transfer=TRANSFER)
+    archive = agent.resolve_archive(settings, settings.repository(""), "latest")[0]
+    sent = agent.send_staged(settings, request, archive, agent.Cancel())
+    failures = agent.Failures(agent.Redactor.for_host(settings))
+    got = agent.Unpacker(tmp_path, failures, lambda: None).unpack(io.BytesIO(controller.body))
+    files, size = agent.tree_size(tmp_path)
+    assert (files, sent["failed_total"], got["verified"]) == (sent["files"], 0, True)
+    assert size >= sent["bytes"] > 0
+    assert got["verified_files"] <= made <= files, (got, made, files)
+
+
+def test_a_drill_sends_its_sandbox_what_it_restored(agent, backed, listener, tmp_path):
+    code, record = backed.run("backup", "--wait")
+    assert code == 0, record
+    controller = listener()
+    settings = agent.Settings(**{**vars(backed.settings), "controller_url": controller.url})
+    told = agent.Drill(settings, 7, 20, TRANSFER).conduct()
+    assert (told["state"], told["sent"]["files"]) == ("proven", told["sampled"])
+    failures = agent.Failures(agent.Redactor.for_host(settings))
+    agent.Unpacker(tmp_path, failures, lambda: None).unpack(io.BytesIO(controller.body))
+    assert agent.tree_digest(tmp_path) == told["sent"]
+    changed = next(path for path in tmp_path.rglob("plain") if path.is_file())
+    changed.write_text(changed.read_text().upper())
+    assert agent.tree_digest(tmp_path)["digest"] != told["sent"]["digest"]
+    assert agent.load(settings, "drill.json") is None, "nothing is left"
+
+
 def _without_zstd(shutil):
     return SimpleNamespace(**{**vars(shutil), "which": lambda name: None})
