@@ -11,6 +11,16 @@ sys.path.insert(0, str(Path(__file__).parent))  # lab.py and its neighbours; ben
 
 from fleet import start_fleet
 
+# The first file wants a fleet that nothing else has touched; then those that take longest, so that with two
+# workers (--dist loadfile --no-loadscope-reorder) none of them is left for the end.
+FIRST = ("test_validation.py", "test_up.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put some files first."""
+    last = len(FIRST)
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else last)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _machine():
