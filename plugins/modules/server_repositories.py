@@ -3,6 +3,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 
@@ -27,6 +28,11 @@ options:
     description: The storage directory.
     type: str
     required: true
+  base:
+    description: Storage directory of all tenants of this server; a repository that lies elsewhere in it is
+      refused, for it would seem gone to its host.
+    type: str
+    default: ""
   borg:
     description: The borg that serves them.
     type: str
@@ -64,11 +70,21 @@ repositories:
 """
 
 
+def elsewhere(base, path):
+    """Where a repository that is not at C(path) lies for another user of this server; empty for nowhere."""
+    if not base or os.path.lexists(path):
+        return ""
+    name = os.path.basename(path)
+    found = [f"{base}/repositories/{name}", *glob.glob(f"{glob.escape(base)}/tenants/*/repositories/{name}")]
+    return next((each for each in found if os.path.lexists(each)), "")
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "user": {"required": True},
             "root": {"required": True},
+            "base": {"default": ""},
             "borg": {"default": "/opt/saveos/server/borg"},
             "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
             "absent": {"type": "list", "elements": "str", "default": []},
@@ -83,10 +99,17 @@ def main():
         host.changed = True
         host.exit(repositories={item["id"]: False for item in wanted})
     parent = os.path.normpath(module.params["root"]) + "/repositories"
+    base = os.path.normpath(module.params["base"]) if module.params["base"] else ""
     lines, beside, known = [], [], {}
     try:
         for item in wanted:
             path = f"{parent}/{check_id(item['id'])}"
+            other = elsewhere(base, path)
+            if other:
+                raise ValueError(
+                    f"repository {item['id']} lies in {other} and does not move with server_tenant: set that "
+                    "as it was, or give the host a repository with a new id"
+                )
             if item.get("public_key"):
                 lines.append(authorized_line(module.params["borg"], path, item))
                 if item.get("next_public_key"):

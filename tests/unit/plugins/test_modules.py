@@ -11,7 +11,12 @@ import pytest
 from ansible_collections.saveos.fleet.plugins.action import install as install_action
 from ansible_collections.saveos.fleet.plugins.action import preflight as preflight_action
 from ansible_collections.saveos.fleet.plugins.module_utils import borg, converge
-from ansible_collections.saveos.fleet.plugins.modules import agent_configure, install, server_storage
+from ansible_collections.saveos.fleet.plugins.modules import (
+    agent_configure,
+    install,
+    server_repositories,
+    server_storage,
+)
 
 CONFIG = """\
 # Made by SaveOS
@@ -292,3 +297,18 @@ def test_a_new_user_has_neither_shell_nor_password_and_root_is_refused(monkeypat
     monkeypatch.setattr(server_storage.pwd, "getpwnam", lambda _name: account(pw_uid=0))
     with pytest.raises(Failed, match="is root"):
         server_storage.ensure_user(there, "root", "/srv")
+
+
+def test_a_repository_of_another_user_of_the_server_is_found(tmp_path):
+    base, tenants = str(tmp_path), tmp_path / "tenants"
+    shared, acme = f"{base}/repositories/r1", f"{tenants}/acme/repositories/r1"
+    assert server_repositories.elsewhere(base, acme) == ""
+    Path(shared).mkdir(parents=True)
+    assert server_repositories.elsewhere(base, acme) == shared
+    assert server_repositories.elsewhere(base, shared) == ""
+    assert server_repositories.elsewhere("", acme) == ""
+    Path(shared).rename(f"{base}/r1")
+    Path(acme).mkdir(parents=True)
+    assert server_repositories.elsewhere(base, shared) == acme
+    assert server_repositories.elsewhere(base, f"{tenants}/other/repositories/r1") == acme
+    assert server_repositories.elsewhere(base, f"{tenants}/other/repositories/r2") == ""
