@@ -1,6 +1,7 @@
 """What Borg writes, read without a key: msgpack, index, segments."""
 
 import random
+import shutil
 import struct
 import subprocess
 import zlib
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.guarded import load
+from tests.guarded import REPOSITORY, load
 
 guard = load()
 
@@ -147,3 +148,14 @@ def test_a_check_goes_on_where_its_time_was_over(storage):
     assert first["state"] == "running" and "segment 0" in first["detail"], first
     storage.settings["check_seconds"] = 60
     assert storage.run()["last_check"]["state"] == "ok"
+
+
+def test_a_repository_that_is_gone_is_no_whole_one(storage):
+    """Neither is one that never was here, of which nothing is made."""
+    shutil.rmtree(storage.path)
+    checked = guard.check(storage.settings, [REPOSITORY, "never"], storage.time, 60)["repositories"]
+    assert [(each["state"], each["detail"]) for each in checked] == [
+        ("damaged", "the repository is gone"),
+        ("failed", "there is no repository never on this server"),
+    ]
+    assert not (storage.state / "never").exists()

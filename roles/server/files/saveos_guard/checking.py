@@ -72,28 +72,32 @@ def check(settings: dict[str, Any], chosen: list[str], now: float, seconds: floa
     guard = Guard(settings, now, hold_days(settings)[0], False)
     deadline, found = time.monotonic() + seconds, []
     for name in chosen or guard.ids():
-        repository = Repository(guard, name)
-        report: dict[str, Any] = {"reasons": []}
         began = time.monotonic()
         try:
-            view, _ = current_view(repository, report)
-            if view is None:
-                result = {"state": "ok", "detail": "nothing was ever committed"}
-            else:
-                check_segments(repository, view, deadline, anew=True)
-                last = last_check(repository)
-                lost = [each["message"] for each in report["reasons"]]
-                lost += [f"{len(view.lost)} segments that the index names are missing"] if view.lost else []
-                bad = bool(lost) or last["state"] == "damaged"
-                text = "; ".join([*lost, last["detail"]]) if last["detail"] else "; ".join(lost)
-                result = {
-                    "state": "damaged" if bad else "ok",
-                    "detail": text or f"{last['segments']} segments are whole",
-                }
+            state, detail = check_one(guard.repository(name), deadline)
         except Damaged as error:
-            result = {"state": "damaged", "detail": str(error)}
+            state, detail = "damaged", str(error)
         except (Busy, OSError, Trouble) as error:
-            result = {"state": "failed", "detail": str(error)}
-        seconds_taken = round(time.monotonic() - began, 3)
-        found.append({"repository_id": name, **result, "seconds": seconds_taken, "archives": []})
+            state, detail = "failed", str(error)
+        taken = round(time.monotonic() - began, 3)
+        found.append(
+            {"repository_id": name, "state": state, "detail": detail, "seconds": taken, "archives": []}
+        )
     return {"at": iso(now), "kind": "keyless", "repositories": found}
+
+
+def check_one(repository: Repository, deadline: float) -> tuple[str, str]:
+    """(ok or damaged, what was found) of a repository."""
+    if repository.gone:
+        return "damaged", "the repository is gone"
+    report: dict[str, Any] = {"reasons": []}
+    view, _ = current_view(repository, report)
+    if view is None:
+        return "ok", "nothing was ever committed"
+    check_segments(repository, view, deadline, anew=True)
+    last = last_check(repository)
+    lost = [each["message"] for each in report["reasons"]]
+    if view.lost:
+        lost.append(f"{len(view.lost)} segments that the index names are missing")
+    said = "; ".join([*lost, *([last["detail"]] if last["detail"] else [])])
+    return "damaged" if lost or last["bad"] else "ok", said or f"{last['segments']} segments are whole"

@@ -16,7 +16,7 @@ from saveos_guard.checking import check
 from saveos_guard.errors import Busy, Damaged, Trouble
 from saveos_guard.files import read_json
 from saveos_guard.report import in_words
-from saveos_guard.repository import Guard, Repository
+from saveos_guard.repository import Guard
 from saveos_guard.run import adopt, run
 from saveos_guard.settings import CONFIG, hold_days, load_settings, lower_hold
 from saveos_guard.undo import undo
@@ -104,7 +104,7 @@ def changed(
         bad = any(each["state"] != "ok" for each in found)
         return 3 if bad else 0, result, "\n".join(lines)
     if options.verb == "undo":
-        repository = Repository(Guard(settings, now, hold_days(settings)[0], False), options.repository)
+        repository = Guard(settings, now, hold_days(settings)[0], False).repository(options.repository)
         done = undo(repository, options.to, options.dry_run)
         return 0, done, f"{done['state']}: {options.repository} at {done['copy_at']}"
     if options.verb == "adopt":

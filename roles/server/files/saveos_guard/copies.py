@@ -200,17 +200,15 @@ def current_view(repository: Repository, report: dict[str, Any]) -> tuple[View |
     transaction = repository.transaction()
     if transaction is None:
         return None, {}
-    copies = repository.copies()
-    last = copies[-1] if copies else None
-    if last and repository.state.get("ours") != last["name"] and last["why"] != "undo":
-        lost = lost_segments(repository, last)
-        if lost:
+    last = next(reversed(repository.copies()), None)
+    if (
+        last and last["why"] != "undo" and repository.state.get("ours") != last["name"]
+    ):  # only clients came since
+        if lost := lost_segments(repository, last):
             text = f"{len(lost)} segments were removed or replaced by something other than the guard"
             report["reasons"].append(reason("damaged", text))
+        if lost or (last["transaction"], last["key"]) == (transaction, key_digest(repository.path)):
             return View(f"{repository.hold}/{last['name']}"), last
-    same = last and last["why"] != "undo" and repository.state.get("ours") != last["name"]
-    if last and same and (last["transaction"], last["key"]) == (transaction, key_digest(repository.path)):
-        return View(f"{repository.hold}/{last['name']}"), last
     for attempt in range(3):
         try:
             copy = take_copy(repository, "change", transaction)

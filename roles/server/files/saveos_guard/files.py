@@ -48,11 +48,7 @@ def write_json(path: str, value: Any) -> None:
 def drop(path: str) -> None:
     """Remove a directory of ours; in two steps, so that a half-removed one is never taken for a whole one."""
     gone = os.path.join(os.path.dirname(path), f".drop-{os.path.basename(path)}")
-    if os.path.basename(path).startswith("."):
-        gone = path
-    elif os.path.isdir(gone):
+    if os.path.isdir(gone):
         shutil.rmtree(gone)
-        os.rename(path, gone)
-    else:
-        os.rename(path, gone)
+    os.rename(path, gone)
     shutil.rmtree(gone)

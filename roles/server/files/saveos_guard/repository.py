@@ -28,35 +28,10 @@ def kernel_clock_synced() -> bool:
     return False
 
 
-@dataclass
-class Guard:
-    """What holds for all repositories of one run."""
-
-    settings: dict[str, Any]
-    now: float
-    floor: float  # days; the hold
-    kernel: bool
-
-    @property
-    def root(self) -> str:
-        """Where repositories and copies lie."""
-        return os.path.normpath(str(self.settings["root"]))
-
-    def ids(self) -> list[str]:
-        """Every repository there is, or was."""
-        there = os.listdir(f"{self.root}/repositories") if os.path.isdir(f"{self.root}/repositories") else []
-        known = os.listdir(self.settings["state"])
-        names = {name for name in [*there, *self.settings["repositories"]] if ID.fullmatch(name)}
-        names |= {name for name in known if os.path.exists(f"{self.settings['state']}/{name}/ledger.jsonl")}
-        return sorted(names)
-
-
 class Repository:
     """The places of one repository, and what the guard does with it."""
 
     def __init__(self, guard: Guard, name: str) -> None:
-        if not ID.fullmatch(name):
-            raise Trouble(f"{name} is no repository's id")
         self.guard, self.id, self.now = guard, name, guard.now
         self.settings: dict[str, Any] = guard.settings
         self.path = f"{guard.root}/repositories/{name}"
@@ -80,6 +55,11 @@ class Repository:
             raise Trouble(f"nobody knows whose repository {self.id} was: provision this storage server")
         uid, gid = self.state["owner"]
         return uid, gid
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was here and is not any more."""
+        return self.ledger.started and not os.path.exists(f"{self.path}/config")
 
     def save(self) -> None:
         """Keep the state for the next run."""
@@ -134,3 +114,32 @@ class Repository:
             last and self.now - last > 40 * DAY and not self.guard.kernel and not same
         )
         return (self.guard.kernel or same) and not jumped
+
+
+@dataclass
+class Guard:
+    """What holds for all repositories of one run."""
+
+    settings: dict[str, Any]
+    now: float
+    floor: float  # days; the hold
+    kernel: bool
+
+    @property
+    def root(self) -> str:
+        """Where repositories and copies lie."""
+        return os.path.normpath(str(self.settings["root"]))
+
+    def ids(self) -> list[str]:
+        """Every repository there is, or was."""
+        there = os.listdir(f"{self.root}/repositories") if os.path.isdir(f"{self.root}/repositories") else []
+        known = os.listdir(self.settings["state"])
+        names = {name for name in [*there, *self.settings["repositories"]] if ID.fullmatch(name)}
+        names |= {name for name in known if os.path.exists(f"{self.settings['state']}/{name}/ledger.jsonl")}
+        return sorted(names)
+
+    def repository(self, name: str) -> Repository:
+        """One of them. Trouble when there is none of this name."""
+        if name not in self.ids():
+            raise Trouble(f"there is no repository {name} on this server")
+        return Repository(self, name)

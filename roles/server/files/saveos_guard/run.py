@@ -65,8 +65,8 @@ def look(repository: Repository, report: dict[str, Any], deadline: float, compac
     """The steps of a run; what they find goes into the report."""
     resume(repository)
     clean(repository)
-    if not os.path.exists(f"{repository.path}/config"):
-        report["state"] = "missing" if repository.ledger.started else "new"
+    if repository.gone or not os.path.exists(f"{repository.path}/config"):
+        report["state"] = "missing" if repository.gone else "new"
         return
     if repository.ledger.broken:
         broken = repository.ledger.broken
@@ -120,9 +120,7 @@ def run(settings: dict[str, Any], chosen: list[str], now: float, compact: bool =
     deadline = time.monotonic() + settings["check_seconds"]
     ids = guard.ids()
     for name in chosen or ids:
-        if name not in ids:
-            raise Trouble(f"there is no repository {name} on this server")
-        known[name] = guard_repository(Repository(guard, name), deadline, compact)
+        known[name] = guard_repository(guard.repository(name), deadline, compact)
     disk = shutil.disk_usage(guard.root)
     report = {
         "schema": 1,
@@ -144,7 +142,7 @@ def run(settings: dict[str, Any], chosen: list[str], now: float, compact: bool =
 
 def adopt(settings: dict[str, Any], name: str, now: float) -> None:
     """Begin anew with a repository as it is now; the old ledger is kept aside."""
-    repository = Repository(Guard(settings, now, hold_days(settings)[0], False), name)
+    repository = Guard(settings, now, hold_days(settings)[0], False).repository(name)
     for file in ("ledger.jsonl", "state.json", "accepted"):
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{repository.place}/{file}", f"{repository.place}/{file}.{int(now)}")

@@ -27,10 +27,10 @@ def seconds_of(text: Any) -> float | None:
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def number(value: Any, default: float = 0) -> float:
-    """A told number; the default when it is none."""
+def number(value: Any) -> float:
+    """A told number; 0 when it is none."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if good and abs(value) < 1 << 60 else default  # which NaN is not
+    return value if good and abs(value) < 1 << 60 else 0  # which NaN is not
 
 
 def mib(size: float) -> str:
