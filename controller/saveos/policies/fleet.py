@@ -75,8 +75,8 @@ def role_variables(
             ]
             policy = policies.get(host.policy_id)
             variables |= _policy_variables(policy) if policy else {}
-        if host.is_storage_server:
-            variables["server_tenant"] = repositories.storage_tenant(session, host)
+        if host.is_storage_server and (tenant := repositories.storage_tenant(session, host)):
+            variables["server_tenant"] = tenant
         found[host.id] = variables | host.variables
     return found
 
