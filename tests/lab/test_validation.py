@@ -202,7 +202,7 @@ PUT_BACK = {
     "cron start > /dev/null",
     "vault": f"mv /root/kept-keys {KEYS}; chmod 0640 {KEYS}; chmod 0700 {STORE}/*; rm -f {STORE}/*/lab",
 }
-# contents, rights and owners of what validation looks at; not what heartbeats, Borg's cache and the guard write meanwhile
+# contents, rights and owners of what validation looks at; not what heartbeats, Borg's cache and the guard write
 LOOK = (
     "find /etc /opt /srv /root /var/spool /var/tmp /var/lib/saveos-agent /var/lib/saveos-maintenance "
     "-xdev \\( -path /root/.ansible -o -path /root/.ssh -o -path /var/lib/saveos-agent/borg -o "
