@@ -3,7 +3,7 @@
 
 Faults: an hx-* attribute that this htmx does not know; inline script, style or handler (the CSP
 forbids them); a message without a French translation, an unused translation, or one whose
-placeholders differ.
+placeholders differ or whose apostrophe is straight.
 """
 
 import argparse
@@ -49,6 +49,7 @@ msgstr ""
 
 """
 PLACEHOLDER = re.compile(r"%\(([a-z_]+)\)|\{([a-z]+)\}")
+STRAIGHT = re.compile(r"(?<=[^\W\d])'(?=[^\W\d])")
 BARE = re.compile(r"%(?!%|\([a-z_]+\)[sd])(?<!%%)")
 
 
@@ -116,6 +117,8 @@ def translation_faults(found: Catalog, known: Catalog) -> Iterator[str]:
             yield f"other placeholders in the French of {message.id!r}"
         elif bare := [text for text in (*_forms(message.id), *_forms(translated.string)) if BARE.search(text)]:
             yield f"a bare %, which Jinja takes for a placeholder (write %%): {bare[0]!r}"
+        elif any(STRAIGHT.search(text) for text in _forms(translated.string)):
+            yield f"a straight apostrophe in the French of {message.id!r} (write ’)"
     for message in known:
         key = message.id if isinstance(message.id, str) else message.id[0]
         if message.id and found.get(key) is None:

@@ -98,6 +98,9 @@ def test_a_database_is_replaced_only_with_its_name_typed(
     page.get_by_role("button", name="Bring it back").click()
     page.wait_for_url("**/jobs/*")
     assert newest(controller, "database").parameters["database_as"] == "replace"
+    page.goto(f"{controller.url}/restores")
+    row = page.get_by_role("region", name="Databases").get_by_role("row").filter(has_text="shop").first
+    expect(row).to_contain_text("in place")
 
 
 def test_a_comparison_with_the_host_is_shown_by_pages(

@@ -9,7 +9,7 @@ from saveos.archives.schemas import SimulationIn
 from saveos.core.errors import Invalid, Problem
 from saveos.core.i18n import gettext, ngettext, number
 from saveos.core.pagination import decode_text, split
-from saveos.dashboard import forms
+from saveos.dashboard import forms, words
 from saveos.dashboard.policy_form import KEEPS
 from saveos.dashboard.rendering import View, url
 from saveos.policies.models import Policy
@@ -49,9 +49,17 @@ def tried(page: View, policy: Policy, asked: Tried) -> dict[str, Any]:
     here = f"/policies/{policy.id}/retention"
     return shown | {
         "found": found,
+        "kept_by": kept_by,
         "first_page": url(here, **typed, days=asked.days) if asked.cursor else "",
         "next_page": url(here, **typed, days=asked.days, cursor=following) if following else "",
     }
+
+
+def kept_by(rule: str) -> str:
+    """Return the shown name of what keeps an archive: a rule and the archive's place in it, or protection."""
+    name, _, place = rule.partition(" ")
+    shown = gettext(words.keepers.get(name, name))
+    return f"{shown} {place}".strip()
 
 
 def prunes_more(page: View, policy: Policy, given: dict[str, Any]) -> str:

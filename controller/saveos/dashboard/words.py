@@ -451,6 +451,36 @@ guard_reasons = {  # code → (title, what it means)
     "quota": (mark("The quota is nearly used up"), mark("Backups fail when it is full. Raise it in time.")),
     "waiting": (mark("Waiting"), mark("Nothing is wrong; the guard waits for a later run.")),
 }
+keepers = {  # what keeps an archive from being pruned
+    "within": mark("recent"),
+    "hourly": mark("hourly"),
+    "daily": mark("daily"),
+    "weekly": mark("weekly"),
+    "monthly": mark("monthly"),
+    "yearly": mark("yearly"),
+    "protected": mark("protected"),
+}
+facts = {  # of a result's summary; one that is not here is shown by its own name
+    "planned_bytes": mark("To be freed"),
+    "freed_bytes": mark("Freed"),
+    "manager": mark("Package manager"),
+    "planned": mark("Updates planned"),
+    "updated": mark("Updates installed"),
+    "pending": mark("Updates waiting"),
+    "security": mark("Security updates"),
+    "held": mark("Held back by hand"),
+    "cves": mark("CVE identifiers"),
+    "cve_source": mark("Source of CVEs"),
+    "healthy": mark("In order afterwards"),
+    "reboot": mark("Needs a restart"),
+    "restarts": mark("Services to restart"),
+    "projects": mark("Projects"),
+    "vulnerable": mark("Vulnerable libraries"),
+    "advisories": mark("Sources of advisories"),
+    "changes": mark("Differences"),
+    "waiting": mark("Waiting for"),
+    "compose_reader": mark("Compose files read by"),
+}
 check_kinds = {
     "keyless": mark("On the server, without keys"),
     "archives": mark("Archives, by the host"),

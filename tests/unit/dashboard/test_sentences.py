@@ -23,7 +23,7 @@ def french() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("there is no host web{1}: see GET /api/v1/hosts", "Il n'existe aucun hôte web{1}."),
+        ("there is no host web{1}: see GET /api/v1/hosts", "Il n’existe aucun hôte web{1}."),
         (
             "there is a host w already: choose another name",
             "Il existe déjà un hôte w : choisissez un autre nom.",

@@ -13,7 +13,7 @@ from saveos.accounts.access import describe
 from saveos.core.clock import now
 from saveos.core.errors import Conflict, Invalid, NotFound, Problem
 from saveos.core.i18n import day as short_day
-from saveos.core.i18n import gettext
+from saveos.core.i18n import gettext, number, size
 from saveos.core.pagination import split
 from saveos.core.settings import get_settings
 from saveos.dashboard import actions, forms, parameters, queries, words
@@ -37,6 +37,7 @@ SUMS = {  # what pages sum up over hosts
     "dependencies": ("pending", "security", "cves", "held", "restarts", "projects", "vulnerable"),
 }
 SLUGS = {"health": "system-health"}  # pages with another name than their operation
+LOOKS = ("health", "drift")  # change nothing: a dry run of them would be the same again
 NAMES = {slug: name for name, slug in SLUGS.items()}
 SHOWN = ("backup", "health", "cleanup", "validation", "dependencies", "secrets", "drift", "drill")
 
@@ -227,6 +228,7 @@ def _page(
         "maintenance/operation.html",
         422 if error else 200,
         operation=operation,
+        only_looks=name in LOOKS,
         title=gettext(words.operations.get(name, name)),
         text=gettext(words.maintenance[name]) if name in words.maintenance else operation.summary,
         own=_own_summary(name),
@@ -335,17 +337,27 @@ def _trend(page: View, name: str) -> list[dict[str, Any]]:
     return bars
 
 
-def _facts(summary: dict[str, Any]) -> list[tuple[str, Any, bool]]:
-    """Return a summary's names, values, and whether they are bytes."""
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a summary's facts as they are shown: name and value."""
     return [
-        (
-            name.removesuffix("_bytes").replace("_", " "),
-            value,
-            name.endswith("bytes") and isinstance(value, int),
-        )
+        (_fact_name(name), _fact_value(name, value))
         for name, value in summary.items()
         if isinstance(value, str | int | float)
     ]
+
+
+def _fact_name(name: str) -> str:
+    if label := words.facts.get(name):
+        return gettext(label)
+    return name.removesuffix("_bytes").replace("_", " ").capitalize()
+
+
+def _fact_value(name: str, value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return gettext("yes") if value else gettext("no")
+    return size(int(value)) if name.endswith("_bytes") else number(value)
 
 
 def _backups(page: View, host: str, cursor: str) -> Response:

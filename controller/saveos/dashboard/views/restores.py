@@ -16,10 +16,11 @@ from saveos.core.errors import Forbidden, Problem, Unauthenticated
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
 from saveos.core.web import State, StateDep
-from saveos.dashboard import actions
+from saveos.dashboard import actions, queries
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.dashboard.sentences import sentence
 from saveos.hosts.models import Host
+from saveos.jobs import service as jobs
 from saveos.jobs.models import ACTIVE
 from saveos.restores import content, service
 
@@ -28,7 +29,7 @@ Reader = Annotated[View, Depends(view("restores:read"))]
 Restorer = Annotated[View, Depends(view("restores:write"))]
 PathsIn = Annotated[str, Form(max_length=1_000_000)]
 RefsIn = Annotated[list[str] | None, Form()]
-LIMIT = 50
+LIMIT, DATABASES = 50, 10
 
 
 @router.get("/archives/{archive_id}/restore")
@@ -103,9 +104,18 @@ def list_restores(page: Reader, cursor: Annotated[str, Query(max_length=1000)] =
     return page.render(
         "restores/list.html",
         restores=service.describe(page.session, rows),
+        databases=[] if cursor else _databases(page),
         first_page="/restores" if cursor else "",
         next_page=url("/restores", cursor=following) if following else "",
     )
+
+
+def _databases(page: View) -> list[queries.JobRow]:
+    """Return the newest restores of databases: they are jobs of their own, of no archive's files."""
+    if not page.actor.may("jobs:read"):
+        return []
+    found = jobs.list_jobs(page.session, page.tenant_id, operation="database", limit=DATABASES)
+    return queries.job_rows(page.session, found)
 
 
 @router.get("/restores/{restore_id}")
