@@ -155,7 +155,6 @@ def test_a_host_is_rebuilt_on_an_empty_one_checked_and_timed(drilled):
         assert [step["name"] for step in told["steps"]] == ["provision", "transfer", "health"]
         assert all(step["seconds"] > 0 for step in told["steps"])
         assert told["seconds"] >= sum(step["seconds"] for step in told["steps"]) - 0.5, "but for rounding"
-        print(f"rebuilt in {told['seconds']} s: {told['steps']}")
         assert all(check["ok"] for check in told["checks"])
         content = 'sha256sum < "$1" && stat -c "%U %a %y" "$1"'
         assert on(spare, content, f"/srv/rebuilt{LEDGER}") == on(drilled.bare, content, LEDGER)
