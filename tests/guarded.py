@@ -235,6 +235,6 @@ class Storage:
         """Until the clock is past the last commit, so that what is told then is newer."""
         import time
 
-        last = max(file.stat().st_mtime for file in self.path.rglob("*"))
+        last = max((file.stat().st_mtime for file in self.path.rglob("*")), default=0.0)
         while self.now is None and time.time() <= last:
             time.sleep(0.01)

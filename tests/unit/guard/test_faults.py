@@ -189,8 +189,14 @@ def test_a_file_system_that_is_really_full_harms_nothing(small, verb, tmp_path):
     for pages in tried([*range(20), *range(20, 200, 15)], 2):
         reset(small, saved)
         fill = small.base / "fill"
-        with fill.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, (os.statvfs(small.base).f_bavail - pages) * PAGE)
+        with fill.open("wb", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, (os.statvfs(small.base).f_bavail - 500) * PAGE)
+            file.seek(0, os.SEEK_END)
+            with pytest.raises(OSError, match="No space left"):
+                while file.write(bytes(PAGE)):
+                    pass
+            file.truncate(file.tell() - pages * PAGE)
+            os.fsync(file.fileno())
         _, _, said = act(small, verb, "none", 0)
         full += "space" in said or "No space left" in said
         fill.unlink()
@@ -251,6 +257,27 @@ def test_a_full_disk_is_told(storage, monkeypatch):
     assert report["state"] == "held" and report["reasons"][0]["code"] == "space"
     monkeypatch.undo()
     assert storage.told_and_run()["state"] == "ok"
+
+
+def test_an_undo_on_a_full_disk_leaves_a_repository_in_its_place(storage, monkeypatch):
+    """What needs space comes before the old state is moved away: hosts are never without a repository."""
+    prepare_undo(storage)
+    nonce = storage.path / "nonce"
+    raised = f"{int(nonce.read_text(), 16) + 5:016x}"
+    nonce.write_text(raised)
+
+    def full(path: str, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["saveos_guard.undo"], "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            storage.undo()
+    assert (storage.path / "config").exists()
+    assert storage.told_and_run()["state"] == "ok"
+    assert nonce.read_text() == raised
+    storage.mend()
+    assert storage.names() == {"a0", "a1", "a2"}
 
 
 @pytest.mark.parametrize("moment", ["0.15", "0.35"])

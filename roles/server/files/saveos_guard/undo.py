@@ -76,6 +76,9 @@ def resume(repository: Repository) -> None:
         end_serving(repository)
         if os.path.isdir(built):
             if os.path.isdir(repository.path) and not os.path.isdir(replaced):
+                raise_nonce(
+                    repository, built, repository.path
+                )  # here, too: a full disk stops it with all in place
                 os.rename(repository.path, replaced)
                 sync_dir(repository.hold)
             raise_nonce(repository, built, replaced)
