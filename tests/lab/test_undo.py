@@ -21,6 +21,10 @@ DELETE = (
     "c=$(ls /etc/saveos/borgmatic/*.yaml); "
     '/opt/saveos/bin/borgmatic --config "$c" borg -- delete --glob-archives "$1"'
 )
+LOCK_OUT = (
+    "c=$(ls /etc/saveos/borgmatic/*.yaml); BORG_NEW_PASSPHRASE=stolen "
+    '/opt/saveos/bin/borgmatic --config "$c" borg -- key change-passphrase'
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +75,19 @@ def living(fleet):
     return {each["name"] for each in fleet.controller.items("/archives?host=bare")}
 
 
-def test_a_wipe_is_held_alerted_and_undone_to_the_last_byte(guarded):
+def test_a_wipe_and_a_changed_passphrase_are_held_alerted_and_undone_to_the_last_byte(guarded):
     fleet = guarded
     before = living(fleet)
     ledger = on(fleet.bare, "sha256sum $1/ledger | cut -c1-64", DATA).strip()
     on(fleet.bare, DELETE, "*")
+    on(fleet.bare, LOCK_OUT)
+    said = on(
+        fleet.bare, '/opt/saveos/bin/borgmatic --config "$(ls /etc/saveos/borgmatic/*.yaml)" list 2>&1', code=1
+    )
+    assert "passphrase" in said.lower(), said
     found = guard(fleet)
     assert found["state"] == "held", json.dumps(found, indent=1)
-    assert "vanished" in codes(found)
+    assert {"vanished", "key"} <= codes(found)
     assert "holds the repository of bare" in alert(fleet, "guard_held")["summary"]
     shown = fleet.controller.command("repositories", "guard", "bare", code=3)
     assert shown["items"][0]["digest"] == found["digest"]
