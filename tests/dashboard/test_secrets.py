@@ -55,12 +55,18 @@ def test_secrets_are_listed_and_rotated(
     page.get_by_role("link", name="SSH key", exact=True).click()
     expect(rows).to_have_count(1)
     page.goto(f"{controller.url}/secrets?kind=passphrase")
-    page.get_by_role("button", name="Rotate").click()
+    page.locator("#list").get_by_role("button", name="Rotate").click()
     expect(page.locator("[role=status]").filter(has_text="Secrets").first).to_be_visible()
     with controller.session() as session:
         job = session.scalars(select(Job).where(Job.operation == "secrets").order_by(Job.id.desc())).first()
         assert job is not None
         assert job.parameters["rotate"] == "passphrase" and job.parameters["repository_id"]
+    own = page.get_by_role("region", name="The controller's own keys")
+    own.get_by_role("button", name="SSH key of the controller").click()
+    expect(page.locator("[role=status]").filter(has_text="New SSH key of the controller").first).to_be_visible()
+    expect(own).to_contain_text("still need it")
+    expect(own.get_by_role("button", name="Finish the rotation")).to_be_visible()
+    assert axe(page) == []
 
 
 def test_a_drifted_host_shows_what_differs_and_is_converged(
