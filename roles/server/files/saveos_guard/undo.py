@@ -76,9 +76,8 @@ def resume(repository: Repository) -> None:
         end_serving(repository)
         if os.path.isdir(built):
             if os.path.isdir(repository.path) and not os.path.isdir(replaced):
-                raise_nonce(
-                    repository, built, repository.path
-                )  # here, too: a full disk stops it with all in place
+                # before and after the move: a full disk shall stop it while all is in its place
+                raise_nonce(repository, built, repository.path)
                 os.rename(repository.path, replaced)
                 sync_dir(repository.hold)
             raise_nonce(repository, built, replaced)
