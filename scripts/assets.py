@@ -33,7 +33,7 @@ VENDOR = {  # file below node_modules → name in the product
     "uplot/dist/uPlot.min.css": "vendor/uplot.css",
     "@fontsource-variable/inter/files/inter-latin-wght-normal.woff2": "vendor/inter.woff2",
 }
-ICON = re.compile(r"""(?:\bicon\(\s*|\bicon\s*[=:]\s*)["']([a-z0-9-]+)["']""")
+ICON = re.compile(r"""(?:\b(?:icon|empty)\(\s*|\bicon\s*[=:]\s*)["']([a-z0-9-]+)["']""")
 # Rules of Tabler that need a class no page of ours names, or that only its own JavaScript would set.
 PURGE = """
 const {PurgeCSS} = require('purgecss');
