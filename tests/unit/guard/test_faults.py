@@ -162,7 +162,7 @@ def test_a_run_with_a_fault_at_each_step_harms_nothing(storage, fault, tmp_path)
     saved = save(storage, tmp_path)
     code, steps, said = act(storage, "run", "none", 0)
     assert code == 0 and "compacted" in said and steps > 40, said
-    for count in tried(range(1, steps + 1), 5):
+    for count in tried(range(1, steps + 1), 4):
         reset(storage, saved)
         act(storage, "run", fault, count)
         check_run(storage, count)
@@ -174,7 +174,7 @@ def test_an_undo_with_a_fault_at_each_step_harms_nothing(storage, fault, tmp_pat
     saved = save(storage, tmp_path)
     code, steps, said = act(storage, "undo", "none", 0)
     assert code == 0 and "done" in said and steps > 20, said
-    for count in tried(range(1, steps + 1), 5):
+    for count in tried(range(1, steps + 1), 4):
         reset(storage, saved)
         act(storage, "undo", fault, count)
         check_undo(storage, count)
