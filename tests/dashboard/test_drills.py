@@ -74,11 +74,11 @@ def test_a_host_is_rebuilt_and_drilled_on_another_one(controller: Controller, pa
         other = session.scalars(others.order_by(Host.name)).first()
         assert other is not None
     page.goto(f"{controller.url}/drills")
-    for button in ("Drill there", "Rebuild there"):
+    for button, said in (("Drill there", "Restore drill"), ("Rebuild there", "The rebuild has begun")):
         page.get_by_label("Host", exact=True).fill(name)
         page.get_by_label("On another host").fill(other)
         page.get_by_role("button", name=button).click()
-        expect(page.locator(".toast, [role=status]").first).to_be_visible()
+        expect(page.locator(".toast, [role=status]").filter(has_text=said).first).to_be_visible()
     card = page.get_by_role("region", name="Rebuilds")
     expect(card).to_contain_text(f"{name} → {other}")
     expect(card).to_contain_text("provision")
