@@ -163,3 +163,91 @@ def test_other_lines_of_authorized_keys_stay(hands):
     ours = [line for line in lines if "saveos:" in line]
     assert len(ours) == 2
     assert all("--append-only --restrict-to-repository" in line and ",restrict " in line for line in ours)
+
+
+ACME = "/srv/saveos/tenants/acme"
+SSH = (
+    "ssh -F none -o BatchMode=yes -o UserKnownHostsFile=/etc/saveos/ssh/known_hosts"
+    " -i /etc/saveos/ssh/id_ed25519"
+)
+
+
+@pytest.fixture(scope="module")
+def tenants(hands):
+    """A second tenant's inventory has the same storage server, and `bare` as its host; both backed up there."""
+    own = {
+        "server_tenant": "acme",
+        "agent_sources": ["/etc/hosts"],
+        "agent_repositories": [{"id": "acme-bare"}],
+    }
+    hands.lab.inventory(("vault",), agents=("bare",), variables=own)
+    play(hands.lab, "site")
+    again = play(hands.lab, "site")
+    assert again.total("changed") == 0, again.output
+    agent(hands.bare, "backup", "--wait")
+    yield hands
+    inventory(hands.lab)
+
+
+def test_each_tenant_of_a_server_has_its_own_user_and_guard(tenants):
+    """The second tenant's hosts write as its user into its closed directory; the first one's address stays."""
+    users = on(tenants.vault, "getent passwd | grep ^saveos-borg | cut -d: -f1,6,7").splitlines()
+    shell = "/opt/saveos/server/serve-borg"
+    assert set(users) == {f"saveos-borg:/srv/saveos:{shell}", f"saveos-borg-acme:{ACME}:{shell}"}
+    modes = on(tenants.vault, 'stat -c "%a %U %G" "$1"/.. "$1" "$1"/.ssh "$1"/repositories/acme-bare', ACME)
+    mine = "750 root saveos-borg-acme"
+    assert modes.splitlines() == ["711 root root", mine, mine, "700 saveos-borg-acme saveos-borg-acme"]
+    lines = on(tenants.vault, 'cat "$1"/.ssh/authorized_keys', ACME).splitlines()
+    assert len(lines) == 1 and f"--restrict-to-repository {ACME}/repositories/acme-bare" in lines[0]
+    assert "acme" not in on(tenants.vault, "cat /srv/saveos/.ssh/authorized_keys")
+    on(
+        tenants.vault,
+        "systemctl start saveos-guard-acme.service && systemctl is-active saveos-guard-acme.timer",
+    )
+    copied = on(
+        tenants.vault, 'find "$1"/repositories -user root -group saveos-borg-acme -perm 440 | wc -l', ACME
+    )
+    assert int(copied) > 0
+    agent(tenants.bare, "backup", "--wait")
+    agent(tenants.web, "backup", "--wait")
+    assert len(archives(tenants.bare)) == 2
+
+
+def test_no_tenant_reaches_into_anothers_repositories(tenants):
+    """Not with its key, and not even with its user: the system itself stands between them."""
+    theirs = on(tenants.vault, "ls -d /srv/saveos/repositories/*").splitlines()
+    tried = 'BORG_RSH="$1" BORG_PASSPHRASE=x /opt/saveos/bin/borg list "ssh://$2@$3$4"'
+    for path in theirs:
+        said = on(tenants.bare, tried, SSH, "saveos-borg-acme", tenants.vault.ip, path, code=2)
+        assert "not allowed" in said.lower() or "permission" in said.lower(), said
+    said = on(
+        tenants.web, tried, SSH, "saveos-borg-acme", tenants.vault.ip, f"{ACME}/repositories/acme-bare", code=2
+    )
+    assert "Permission denied (publickey" in said, said
+    denied = 'runuser -u "$1" -- ls "$2"'
+    for user, place in (("saveos-borg-acme", "/srv/saveos/repositories"), ("saveos-borg-acme", theirs[0])):
+        assert "Permission denied" in on(tenants.vault, denied, user, place, code=2)
+    for place in (f"{ACME}/..", ACME, f"{ACME}/repositories/acme-bare"):
+        assert "Permission denied" in on(tenants.vault, denied, "saveos-borg", place, code=2)
+
+
+def test_the_users_have_no_shell(tenants):
+    """A key without a forced command gets neither a command, a terminal nor files; nor does su."""
+    file = f"{ACME}/.ssh/authorized_keys"
+    key = on(tenants.web, "cat /etc/saveos/ssh/id_ed25519.pub")
+    on(tenants.vault, 'cp -p "$1" /root/kept-keys && echo "$2" >> "$1"', file, key)
+    try:
+        there = f"saveos-borg-acme@{tenants.vault.ip}"
+        for words in ("id", "", "/bin/sh -c id"):
+            said = on(tenants.web, f'echo id | timeout 20 {SSH} "$1" {words}', there, code=1)
+            assert "no shell" in said and "uid=" not in said, said
+        # a server of files would answer this greeting
+        greeting = r"(printf '\0\0\0\5\1\0\0\0\3'; sleep 1)"
+        assert on(tenants.web, f'{greeting} | timeout 20 {SSH} -s "$1" sftp | wc -c', there) == "0"
+        said = on(tenants.web, f'echo id | timeout 20 {SSH} -tt "$1"', there, code=1)
+        assert "uid=" not in said, said  # what a terminal shows in its last moment may be lost
+    finally:
+        on(tenants.vault, 'cat /root/kept-keys > "$1" && rm /root/kept-keys', file)
+    for user in ("saveos-borg", "saveos-borg-acme"):
+        assert "no shell" in on(tenants.vault, 'su - "$1" -c id', user, code=1)
+        assert on(tenants.vault, 'getent shadow "$1" | cut -d: -f2', user) in ("*", "!", "!*")
