@@ -69,8 +69,8 @@ def address(name: str, controller: Controller) -> str:
     return controller.url + PAGES[name].format(**vars(controller.made))
 
 
-@pytest.mark.parametrize("language", ["en", "fr"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+# Colours are the theme's and lengths the language's, so two visits see both of each.
+@pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "fr")])
 def test_no_fault_on_any_page(
     controller: Controller, visit: Callable[..., Any], axe: Callable[..., Any], theme: str, language: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_no_fault_on_any_page(
     assert faults == {}, json.dumps(faults, indent=1)
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 2560])
+@pytest.mark.parametrize("width", [360, 768, 2560])
 def test_no_page_scrolls_sideways(controller: Controller, visit: Callable[..., Any], width: int) -> None:
     page = visit(width=width, height=800, lang="fr").page()
     wide = []
