@@ -182,14 +182,6 @@ test_fast() {
 # Why real hosts cannot be had on this machine; empty when they can.
 lab_is_unfit() { (cd tests/lab && python -c 'import lab; print(lab.unfit())'); }
 
-beside() {
-    failed=
-    nice -n 5 pytest -q -n 2 --dist loadfile --junit-xml=.build/tests-fast.xml --ignore tests/lab --ignore tests/dashboard tests ||
-        failed=1
-    pytest -q --junit-xml=.build/tests-dashboard.xml tests/dashboard || failed=1
-    [ -z "$failed" ]
-}
-
 test_all() {
     check_machine
     # shellcheck disable=SC2086
@@ -200,13 +192,17 @@ test_all() {
     [ -z "$unfit" ] || [ "${CI:-}" != true ] || stop "$unfit, and under CI a skipped part is a failure."
     status=0
     rm -f .build/tests-*.xml
-    # The lab waits for its hosts much of its time; what needs only the processor runs in these gaps.
-    say "== pytest: lab, and beside it unit, API, architecture, playbooks, then the dashboard"
+    say "== pytest: unit, API, architecture, playbooks"
+    pytest -q -n 2 --dist loadfile --junit-xml=.build/tests-fast.xml --ignore tests/lab --ignore tests/dashboard tests || status=1
+    # The lab waits for its hosts now and then, and at its end one worker is left; Chromium uses that.
+    say "== pytest: lab, and beside it the dashboard"
     [ -z "$unfit" ] || say "Lab tests are skipped: $unfit."
-    beside >.build/tests-beside.log 2>&1 &
+    pytest -q --junit-xml=.build/tests-dashboard.xml tests/dashboard >.build/tests-dashboard.log 2>&1 &
+    dashboard=$!
+    # In the order of the files' names: validation wants a fleet that no other test has changed (tests/lab/conftest.py).
     pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
-    wait $! || status=1
-    cat .build/tests-beside.log
+    wait "$dashboard" || status=1
+    cat .build/tests-dashboard.log
     for scenario in molecule/*/molecule.yml; do
         name=$(basename "$(dirname "$scenario")")
         if [ -n "$unfit" ]; then

@@ -13,7 +13,7 @@ from fleet import start_fleet
 
 # The first file wants a fleet that nothing else has touched; then those that take longest, so that with two
 # workers (--dist loadfile --no-loadscope-reorder) none of them is left for the end.
-FIRST = ("test_validation.py", "test_up.py")
+FIRST = ("test_validation.py", "test_up.py", "test_undo.py", "test_operation_doors.py")
 
 
 def pytest_collection_modifyitems(items):
