@@ -306,6 +306,21 @@ def test_palette_finds_a_host(controller: Controller, page: Page) -> None:
     page.wait_for_url("**/hosts/vault-1*")
 
 
+def test_a_slow_answer_holds_up_no_letter(controller: Controller, page: Page) -> None:
+    held = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route(re.compile(r"/find\?q=$"), hold)  # the answer to nothing typed never comes
+    page.goto(f"{controller.url}/")
+    page.wait_for_selector("#live[data-state]")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("vault")
+    expect(page.locator("#palette-list li").first).to_contain_text("vault-1")
+    assert held
+
+
 def test_ten_thousand_hosts_answer_fast(
     installations: Callable[[int], Controller], visit: Callable[..., Any]
 ) -> None:
