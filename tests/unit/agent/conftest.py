@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,21 @@ class Backed:
         return [item["name"] for item in self.run("snapshots")[1]["items"]]
 
 
+def at_rest(base: Path, seconds: float = 60) -> None:
+    """Wait until nothing works for a host any more: retention and what is told follow a run's record."""
+    deadline = time.monotonic() + seconds
+    while busy := [pid for pid in Path("/proc").glob("[0-9]*") if os.fsencode(base) in _command_line(pid)]:
+        assert time.monotonic() < deadline, busy
+        time.sleep(0.05)
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
 class Stages:
     """States of a host that are reached once, and copied for every further test.
 
@@ -120,6 +136,7 @@ class Stages:
         copy = self.kept / name
         if not copy.exists():
             make()
+            at_rest(self.base)
             subprocess.run(["cp", "-a", self.base, copy], check=True)
             return
         self.clear()

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.unit.agent.conftest import REPOSITORY
+from tests.unit.agent.conftest import REPOSITORY, at_rest
 
 KEEP_ONE = "keep_daily: 1\nmatch_archives: '[!+]*'\n"
 
@@ -50,11 +50,13 @@ def test_a_protected_archive_survives_retention_and_is_found_by_its_old_id(backe
     code, again = care(backed, "protect", archives[0]["id"])
     assert (code, again["changed"], again["now"]) == (0, False, told["now"])
     assert backed.run("backup", "--wait")[0] == 0
+    at_rest(backed.base)
     assert names(backed) == ["+one-1", "one-3"]
     code, told = care(backed, "unprotect", "+one-1")
     assert (code, told["now"]["name"]) == (0, "one-1")
     backed.configure(KEEP_ONE + "archive_name_format: one-4\n")
     assert backed.run("backup", "--wait")[0] == 0
+    at_rest(backed.base)
     assert names(backed) == ["one-4"]
 
 
