@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from typing import Any, Iterator, Optional
 
 from saveos_agent.answers import printable
 from saveos_agent.borg import LOCK_WAIT, borg_error, borg_lines, list_archives
-from saveos_agent.errors import AgentError, refused, usage
+from saveos_agent.errors import AgentError, usage
 from saveos_agent.output import Output, json_object
 from saveos_agent.redaction import Redactor
 from saveos_agent.rotation import settle_rotations
-from saveos_agent.runs import heal
+from saveos_agent.runs import turn
 from saveos_agent.settings import Repository, Settings
-from saveos_agent.state import Lock
 from saveos_agent.times import new_run_id, utc
 
 KINDS = {"archives": ("--archives-only",), "data": ("--archives-only", "--verify-data")}
@@ -69,15 +67,7 @@ def check(settings: Settings, kind: str, chosen: list[str], seconds: float) -> d
             "not_configured", "This host has no repository.", "Provision it with a storage server."
         )
 
-    def interrupted(_number: int, _frame: object) -> None:
-        raise AgentError("canceled", "The check was canceled.", "Start it again when it suits.")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupted)
-    with Lock(settings) as lock:
-        if not lock.acquire(seconds):
-            raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
-        heal(settings)
+    with turn(settings, seconds, "check"):
         settle_rotations(settings)
         at = utc()
         repositories = [_check(settings, known[identity], kind) for identity in chosen or known]

@@ -37,7 +37,7 @@ from saveos_agent.dumps import (
     which_server,
     without_values,
 )
-from saveos_agent.errors import EXIT_FAILED, AgentError, refused, usage
+from saveos_agent.errors import EXIT_FAILED, AgentError, usage
 from saveos_agent.files import remove_tree
 from saveos_agent.health import RUN_BACKUP
 from saveos_agent.mover import Failures
@@ -46,9 +46,9 @@ from saveos_agent.packing import pack
 from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment, end_processes, run_child
 from saveos_agent.redaction import Redactor
 from saveos_agent.rotation import settle_rotations
-from saveos_agent.runs import heal, remove_drill
+from saveos_agent.runs import remove_drill, turn
 from saveos_agent.settings import Repository, Settings
-from saveos_agent.state import Lock, load, store
+from saveos_agent.state import load, store
 from saveos_agent.times import borg_time, new_run_id, parse_utc, utc
 from saveos_agent.transfer import Upload
 from saveos_agent.trial import tree_digest
@@ -575,15 +575,7 @@ def drill(settings: Settings, seed: int, size: int, seconds: float, transfer: st
     if not 1 <= size <= 1000:
         raise usage("A sample has 1 to 1000 files.")
 
-    def interrupted(_number: int, _frame: object) -> None:
-        raise AgentError("canceled", "The drill was canceled.", "Start it again when it suits.")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupted)
-    with Lock(settings) as lock:
-        if not lock.acquire(seconds):
-            raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
-        heal(settings)
+    with turn(settings, seconds, "drill"):
         settle_rotations(settings)
         return Drill(settings, seed, size, transfer).conduct()
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 from saveos_agent.delivery import post
-from saveos_agent.errors import AgentError
+from saveos_agent.errors import AgentError, refused
 from saveos_agent.files import remove, remove_tree
 from saveos_agent.machine import versions
 from saveos_agent.output import LOG_BYTES
 from saveos_agent.processes import end_processes, own_unit, start_time
 from saveos_agent.settings import Settings
-from saveos_agent.state import discard, find_record, load, save_record, store
+from saveos_agent.state import Lock, discard, find_record, load, save_record, store
 from saveos_agent.times import UUID, utc
 from saveos_agent.workers import go_on
 
@@ -234,3 +236,22 @@ def remove_drill(settings: Settings) -> None:
     if re.fullmatch(r"saveos-(drill|send)-[0-9a-f]{16}", scratch.name):
         remove_tree(scratch)
     discard(settings, "drill.json")
+
+
+@contextmanager
+def turn(settings: Settings, seconds: float, what: str) -> Iterator[None]:
+    """Hold the lock of runs for a `what`; what a killed run left is mended first.
+
+    Raises AgentError: refused when another run holds it for so many seconds, canceled where a signal comes.
+    """
+
+    def interrupted(_number: int, _frame: object) -> None:
+        raise AgentError("canceled", f"The {what} was canceled.", "Start it again when it suits.")
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    with Lock(settings) as lock:
+        if not lock.acquire(seconds):
+            raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
+        heal(settings)
+        yield

@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import threading
 import zlib
@@ -16,16 +15,16 @@ from typing import Any, Optional
 
 from saveos_agent.borg import LOCK_WAIT, borg_error, resolve_archive
 from saveos_agent.direct import run_borg
-from saveos_agent.errors import AgentError, refused
+from saveos_agent.errors import AgentError
 from saveos_agent.extraction import Hashes, Restoring, check_space, extract
 from saveos_agent.output import Output
 from saveos_agent.packing import pack
 from saveos_agent.processes import Cancel, child_environment
 from saveos_agent.redaction import Redactor
 from saveos_agent.request import RestoreRequest
-from saveos_agent.runs import Run, heal, remove_drill
+from saveos_agent.runs import Run, remove_drill, turn
 from saveos_agent.settings import Settings
-from saveos_agent.state import Lock, store
+from saveos_agent.state import store
 from saveos_agent.transfer import PIECE, Upload
 
 EMPTY = bytes(512)  # a tar archive that begins so holds nothing
@@ -36,15 +35,7 @@ def send(settings: Settings, request: RestoreRequest, staged: bool, seconds: flo
     """Wait for the turn, and send; backups wait meanwhile, as behind a restore. Raises AgentError, OSError."""
     cancel = Cancel()
 
-    def interrupted(_number: int, _frame: object) -> None:
-        raise AgentError("canceled", "The transfer was canceled.", "Start it again when it suits.")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupted)
-    with Lock(settings) as lock:
-        if not lock.acquire(seconds):
-            raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
-        heal(settings)
+    with turn(settings, seconds, "transfer"):
         repository = settings.repository(request.repository)
         archive = resolve_archive(settings, repository, request.archive)[0]
         if staged:

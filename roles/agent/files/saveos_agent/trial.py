@@ -7,19 +7,18 @@ import hashlib
 import os
 import secrets
 import shutil
-import signal
 import stat
 from pathlib import Path
 from typing import Any
 
 from saveos_agent.canary import file_hash
-from saveos_agent.errors import AgentError, refused
+from saveos_agent.errors import AgentError
 from saveos_agent.mover import Failures
 from saveos_agent.packing import Unpacker
 from saveos_agent.redaction import Redactor
-from saveos_agent.runs import heal, remove_drill
+from saveos_agent.runs import remove_drill, turn
 from saveos_agent.settings import Settings
-from saveos_agent.state import Lock, store
+from saveos_agent.state import store
 from saveos_agent.times import new_run_id
 from saveos_agent.transfer import Download
 
@@ -43,15 +42,7 @@ def tree_digest(tree: Path) -> dict[str, Any]:
 def receive(settings: Settings, transfer: str, seconds: float) -> dict[str, Any]:
     """Wait for the turn, take what another host's drill sends, hash it, take it away. Raises AgentError."""
 
-    def interrupted(_number: int, _frame: object) -> None:
-        raise AgentError("canceled", "The drill was canceled.", "Start it again when it suits.")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupted)
-    with Lock(settings) as lock:
-        if not lock.acquire(seconds):
-            raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")
-        heal(settings)
+    with turn(settings, seconds, "drill"):
         return _receive(settings, transfer)
 
 
