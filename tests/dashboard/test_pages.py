@@ -110,7 +110,7 @@ def test_everything_is_two_taps_away_on_a_phone(controller: Controller, visit: C
         page.goto(controller.url)
         bar.last.click()
         page.get_by_role("main").get_by_role("link", name=name, exact=True).click()
-        assert page.locator("h1").is_visible(), name
+        page.locator("h1").wait_for(state="visible")
 
 
 def test_fresh_installation_shows_its_first_steps(

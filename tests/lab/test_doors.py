@@ -17,6 +17,12 @@ def story(fleet):
     return fleet
 
 
+@pytest.fixture(scope="module")
+def earlier(story):
+    """What each host had before: archives, runs and jobs. Other tests have pruned on these hosts."""
+    return {host: told(story, host) for host in ("web", "bare", "cron")}
+
+
 def counts(story, host):
     """What a host has: archives, runs, jobs, and records of its own."""
     found = story.controller.counts(host)
@@ -71,7 +77,7 @@ def clock(story):
     on(story.cron, "cat > /etc/saveos/agent.json", stdin=settings + "\n")
 
 
-def test_a_bare_host_is_added_and_provisioned(story):
+def test_a_bare_host_is_added_and_provisioned(story, earlier):
     """`saveos hosts add` and `POST /maintenance/provision` made agents of bare hosts; again changes nothing."""
     for name in ("web", "bare", "cron"):
         found = story.controller.get(f"/hosts/{name}")
@@ -176,20 +182,27 @@ def test_restore_by_http_equals(story):
     on(story.web, "diff -r --no-dereference /srv/data/etc /srv/back/srv/data/etc")
 
 
-def test_nothing_was_counted_twice(story):
-    """At the end a host's archives, asked of Borg itself, its good runs and its good jobs are as many."""
-    for host in ("web", "bare", "cron"):
-        until(lambda host=host: in_borg(story, host) == reported(story, host), 60, f"{host}'s last record")
-        runs = story.controller.items(f"/runs?host={host}")
-        good = [run for run in runs if run["kind"] == "backup" and run["state"] in ("succeeded", "warning")]
-        jobs = story.controller.items(f"/jobs?host={host}&operation=backup&state=succeeded")
-        assert {run["job_id"] for run in good} == {job["id"] for job in jobs}, host
-        assert len(reported(story, host)) == len(good) == len(jobs), host
+def test_nothing_was_counted_twice(story, earlier):
+    """At the end a host's new archives, asked of Borg itself, its good runs and its good jobs are as many."""
+    for host, before in earlier.items():
+        until(lambda host=host: in_borg(story, host) == told(story, host)[0], 60, f"{host}'s last record")
+        archives, runs, jobs = (now - then for now, then in zip(told(story, host), before, strict=True))
+        assert {job for _, job in runs} == jobs, host
+        assert len(archives) == len(runs) == len(jobs) > 0, host
 
 
 def in_borg(story, host):
     return {each["id"] for each in archives(story.lab.hosts[host])}
 
 
-def reported(story, host):
-    return {each["borg_id"] for each in story.controller.items(f"/archives?host={host}")}
+def told(story, host):
+    """What the controller knows of a host: archives by Borg's ids, good runs with their jobs, good jobs."""
+    archives = {each["borg_id"] for each in story.controller.items(f"/archives?host={host}")}
+    runs = story.controller.items(f"/runs?host={host}")
+    good = {
+        (run["id"], run["job_id"])
+        for run in runs
+        if run["kind"] == "backup" and run["state"] in ("succeeded", "warning")
+    }
+    jobs = story.controller.items(f"/jobs?host={host}&operation=backup&state=succeeded")
+    return archives, good, {job["id"] for job in jobs}
