@@ -224,14 +224,15 @@ def axe() -> Callable[[Page], list[Any]]:
 
     def judge(page: Page) -> list[Any]:
         page.evaluate(source)  # under the CSP a script tag would be refused
-        found = page.evaluate(f"axe.run({{runOnly: {json.dumps(rules)}}})")
+        options = json.dumps({"runOnly": rules, "resultTypes": ["violations"]})
+        found = page.evaluate(f"axe.run({options}).then(({{violations}}) => violations)")
         return [
             (
                 each["id"],
                 each["impact"],
                 [(node["target"], node["failureSummary"][:220]) for node in each["nodes"][:4]],
             )
-            for each in found["violations"]
+            for each in found
         ]
 
     return judge

@@ -168,6 +168,7 @@ def backed(stages: Stages, agent: Packed, programs: tuple[str, str]) -> Iterator
         environment = {**os.environ, "BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(base / "state/borg")}
         init = [programs[0], "init", "--encryption", "repokey-blake2", str(base / "repository")]
         subprocess.run(init, env=environment, check=True, capture_output=True)
+        assert found.run("snapshots")[0] == 0  # from here on it knows what runs there, and how
 
     stages.reach("initialised", initialise)
     yield found

@@ -99,7 +99,13 @@ def test_what_is_not_there_is_said_and_never_looks_whole(agent, backed, listener
 
 def test_borg_does_not_start_where_nobody_reads(agent, backed, listener, monkeypatch):
     assert backed.run("backup")[0] == 0
-    monkeypatch.setattr(agent, "run_borg", None)
+    real = agent.run_borg
+
+    def only_list(settings, repository, run_id, output, command, *rest, **named):
+        assert command == "list"
+        return real(settings, repository, run_id, output, command, *rest, **named)
+
+    monkeypatch.setattr(agent, "run_borg", only_list)
     with pytest.raises(agent.AgentError, match="nobody read this transfer"):
         send(agent, backed, listener(answer=408).url, str(backed.sources))
 

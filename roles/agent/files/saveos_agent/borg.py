@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
+from saveos_agent.direct import run_borg
 from saveos_agent.errors import EXIT_FAILED, AgentError, usage
 from saveos_agent.output import Output, classify, ssh_probe
 from saveos_agent.processes import Cancel, run_child
@@ -16,6 +17,8 @@ from saveos_agent.settings import Repository, Settings
 from saveos_agent.times import new_run_id
 
 ARCHIVE_ID = re.compile(r"^[0-9a-f]{64}$")
+LISTING = "{mode} {size} {isomtime} {bpath}{NUL}"
+WARNINGS = (1, *range(100, 128))  # of Borg's exit statuses: it did what was asked, and something is to be said
 
 
 def run_borgmatic(
@@ -41,38 +44,38 @@ def run_borgmatic(
         return EXIT_FAILED
 
 
-def borg_argv(settings: Settings, repository: Repository, directory: str, *arguments: str) -> list[str]:
-    where = ["--working-directory", directory] if directory else []
-    return [
-        settings.borgmatic,
-        "--config",
-        str(repository.config),
-        "--verbosity",
-        "-1",
-        *where,
-        "borg",
-        "--",
-        *arguments,
-    ]
-
-
-def borg_lines(
+def borg_status(  # noqa: PLR0917 - the optional ones are passed by name
     settings: Settings,
     repository: Repository,
     run_id: str,
-    on_line: Callable[[str, str], None],
+    output: Output,
     *arguments: str,
     directory: str = "",
     cancel: Optional[Cancel] = None,
     seconds: Optional[float] = None,
+    on_line: Optional[Callable[[str, str], None]] = None,
+    on_bytes: Optional[Callable[[bytes], Any]] = None,
+    under: Sequence[str] = (),
 ) -> int:
-    """Run a borg command through borgmatic and return its exit status (borgmatic's: 0 or 1)."""
+    """Run a borg command and return its exit status; as borgmatic does, 0 where there were only warnings."""
     try:
-        argv = borg_argv(settings, repository, directory, *arguments)
-        return run_child(argv, run_id, on_line, cancel, directory or None, seconds)
+        status = run_borg(
+            settings,
+            repository,
+            run_id,
+            output,
+            *arguments,
+            directory=directory,
+            cancel=cancel,
+            seconds=seconds,
+            on_line=on_line,
+            on_bytes=on_bytes,
+            under=under,
+        )
     except OSError as error:
-        on_line("err", f"{settings.borgmatic} cannot be started: {error.strerror}")
+        output.line("err", f"Borg cannot be started: {error.strerror}. Provision the host again.")
         return EXIT_FAILED
+    return 0 if status in WARNINGS else status
 
 
 def borg_output(settings: Settings, repository: Repository, run_id: str, *arguments: str) -> str:
@@ -80,9 +83,8 @@ def borg_output(settings: Settings, repository: Repository, run_id: str, *argume
     collected: list[str] = []
     output = Output(Redactor.for_host(settings), on_out=collected.append)
     command, *rest = arguments
-    status = borg_lines(
-        settings, repository, run_id, output.line, command, "--log-json", *LOCK_WAIT, *rest, seconds=600
-    )
+    told = [command, "--log-json", *LOCK_WAIT, *rest]
+    status = borg_status(settings, repository, run_id, output, *told, seconds=600)
     if status != 0:
         raise borg_error(settings, repository, output)
     return "\n".join(collected)
@@ -99,6 +101,34 @@ def borg_error(settings: Settings, repository: Repository, output: Output) -> Ag
 def list_archives(settings: Settings, repository: Repository, *arguments: str) -> list[dict[str, Any]]:
     found = json.loads(borg_output(settings, repository, new_run_id(), "list", "--json", *arguments))
     return list(found.get("archives") or [])
+
+
+def list_paths(
+    settings: Settings,
+    repository: Repository,
+    archive: str,
+    take: Callable[[bytes], Any],
+    *chosen: str,
+    run_id: str = "",
+    cancel: Optional[Cancel] = None,
+    seconds: Optional[float] = None,
+    under: Sequence[str] = ("nice",),
+) -> None:
+    """Feed an archive's paths, or the `chosen`, to `take` as LISTING, with times in UTC. Raises AgentError."""
+    output = Output(Redactor.for_host(settings))
+    status = borg_status(
+        settings,
+        repository,
+        run_id or new_run_id(),
+        output,
+        *("list", "--log-json", *LOCK_WAIT, "--format", LISTING, f"::{archive}", *chosen),
+        cancel=cancel,
+        seconds=seconds,
+        on_bytes=take,
+        under=("env", "TZ=UTC", *under),
+    )
+    if status != 0:
+        raise borg_error(settings, repository, output)
 
 
 def resolve_archive(settings: Settings, repository: Repository, archive: str) -> tuple[str, Optional[str]]:
@@ -125,6 +155,3 @@ def inner_path(path: str) -> str:
     if "\0" in path or ".." in path.split("/"):
         raise usage(f"The path {path!r} may hold no '..' and no NUL.")
     return "/".join(part for part in path.split("/") if part not in ("", "."))
-
-
-LISTING = "{mode} {size} {isomtime} {bpath}{NUL}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, Optional
 
-from saveos_agent.borg import LOCK_WAIT, borg_error, borg_lines, inner_path, list_archives, resolve_archive
+from saveos_agent.borg import LOCK_WAIT, borg_error, borg_status, inner_path, list_archives, resolve_archive
 from saveos_agent.errors import AgentError
 from saveos_agent.output import Output, json_object
 from saveos_agent.redaction import Redactor
@@ -79,9 +79,7 @@ def _listing(
     run_id = new_run_id()
     output = Output(Redactor.for_host(settings), on_out=on_item)
     try:
-        status = borg_lines(
-            settings, repository, run_id, output.line, "list", "--log-json", *LOCK_WAIT, *arguments
-        )
+        status = borg_status(settings, repository, run_id, output, "list", "--log-json", *LOCK_WAIT, *arguments)
     except _Enough:
         return True
     if status != 0 and set(output.statuses) - {101}:

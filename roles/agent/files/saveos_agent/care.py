@@ -13,12 +13,11 @@ import shutil
 from pathlib import Path
 from typing import Any, Optional
 
-from saveos_agent.borg import LOCK_WAIT, borg_argv, borg_error, borg_lines, borg_output, list_archives
+from saveos_agent.borg import LOCK_WAIT, borg_error, borg_output, borg_status, list_archives
 from saveos_agent.changes import changes_path
 from saveos_agent.directories import open_directory, opened
 from saveos_agent.errors import AgentError, refused, usage
 from saveos_agent.output import Output, json_object
-from saveos_agent.processes import run_child
 from saveos_agent.redaction import Redactor
 from saveos_agent.retention import tell_living
 from saveos_agent.runs import remove_export
@@ -192,15 +191,14 @@ class Care:
         output = Output(self.redactor)
         compress = [f"--tar-filter={program}"] if program else []
         arguments = ["export-tar", *LOCK_WAIT, *compress, f"::{self.item['name']}", "-"]
-        argv = borg_argv(self.settings, self.repository, "", *arguments)
-        if run_child(argv, self.run_id, output.line, on_bytes=take) != 0:
+        if borg_status(self.settings, self.repository, self.run_id, output, *arguments, on_bytes=take) != 0:
             raise borg_error(self.settings, self.repository, output)
         return digest.hexdigest(), size
 
     def _borg(self, command: str, *arguments: str) -> None:
         output = Output(self.redactor)
         told = [command, "--log-json", *LOCK_WAIT, *arguments]
-        if borg_lines(self.settings, self.repository, self.run_id, output.line, *told) != 0:
+        if borg_status(self.settings, self.repository, self.run_id, output, *told) != 0:
             raise borg_error(self.settings, self.repository, output)
 
 

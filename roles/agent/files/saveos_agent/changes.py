@@ -20,16 +20,13 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from saveos_agent.borg import LISTING, LOCK_WAIT, borg_argv, borg_error, resolve_archive
+from saveos_agent.borg import list_paths, resolve_archive
 from saveos_agent.delivery import wanted_by_catalogue
-from saveos_agent.errors import EXIT_FAILED
+from saveos_agent.errors import EXIT_FAILED, AgentError
 from saveos_agent.files import read_json, remove, write_json
-from saveos_agent.output import Output
-from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, Cancel, run_child
-from saveos_agent.redaction import Redactor
+from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, Cancel
 from saveos_agent.settings import PROGRAM, Repository, Settings
 from saveos_agent.state import load, store
-from saveos_agent.times import new_run_id
 
 CHANGES = "changes"  # the hidden verb that runs borg
 CHANGED, ALWAYS = "AMC", "dsfbch"  # what Borg says of changed files, and of what it tells with every archive
@@ -281,14 +278,11 @@ def write_listing(
 ) -> None:
     """Write a whole archive's listing as Borg prints it, compressed. Raises AgentError."""
     name, _ = resolve_archive(settings, repository, archive)
-    output = Output(Redactor.for_host(settings))
-    argv = borg_argv(settings, repository, "", "list", *LOCK_WAIT, "--format", LISTING, f"::{name}")
     part = path.with_suffix(".part")
-    with gzip.open(part, "wb", compresslevel=6) as file:
-        status = run_child(
-            ["env", "TZ=UTC", "nice", *argv], new_run_id(), output.line, cancel, on_bytes=Names(file.write)
-        )
-    if status != 0:
+    try:
+        with gzip.open(part, "wb", compresslevel=6) as file:
+            list_paths(settings, repository, name, Names(file.write), cancel=cancel)
+    except AgentError:
         remove(part)
-        raise borg_error(settings, repository, output)
+        raise
     os.replace(part, path)

@@ -8,7 +8,7 @@ import time
 from typing import Any, Iterator, Optional
 
 from saveos_agent.answers import printable
-from saveos_agent.borg import LOCK_WAIT, borg_error, borg_lines, list_archives
+from saveos_agent.borg import LOCK_WAIT, borg_error, borg_status, list_archives
 from saveos_agent.errors import AgentError, usage
 from saveos_agent.output import Output, json_object
 from saveos_agent.redaction import Redactor
@@ -81,7 +81,8 @@ def _check(settings: Settings, repository: Repository, kind: str) -> dict[str, A
     try:
         ids = {item["name"]: item["id"] for item in list_archives(settings, repository)}
         arguments = ("check", "--log-json", "--info", *LOCK_WAIT, *KINDS[kind])
-        borg_lines(settings, repository, new_run_id(), report.line, *arguments)
+        run_id = new_run_id()
+        borg_status(settings, repository, run_id, report.output, *arguments, on_line=report.line)
         if not report.verdict:
             raise borg_error(settings, repository, report.output)
     except AgentError as error:

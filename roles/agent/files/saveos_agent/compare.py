@@ -16,7 +16,7 @@ import stat
 import time
 from typing import Any, Optional
 
-from saveos_agent.borg import LISTING, LOCK_WAIT, borg_argv, borg_error, inner_path, resolve_archive
+from saveos_agent.borg import inner_path, list_paths, resolve_archive
 from saveos_agent.canary import canary_file
 from saveos_agent.changes import Names
 from saveos_agent.errors import EXIT_FAILED, AgentError
@@ -108,15 +108,8 @@ def compare(settings: Settings, repository: Repository, archive: str, path: str)
     began, below = time.monotonic(), os.fsencode(inner_path(path))
     name, _ = resolve_archive(settings, repository, archive)
     found = Comparison(below)
-    output = Output(Redactor.for_host(settings))
-    arguments = ["list", *LOCK_WAIT, "--format", LISTING, f"::{name}"]
-    arguments += [f"pp:{os.fsdecode(below)}"] if below else []
-    argv = borg_argv(settings, repository, "", *arguments)
-    environment = ["env", "TZ=UTC", "nice"]
-    take = Names(found)
-    status = run_child([*environment, *argv], new_run_id(), output.line, seconds=COMPARE_SECONDS, on_bytes=take)
-    if status != 0:
-        raise borg_error(settings, repository, output)
+    chosen = [f"pp:{os.fsdecode(below)}"] if below else []
+    list_paths(settings, repository, name, Names(found), *chosen, seconds=COMPARE_SECONDS)
     walk(settings, repository, found)
     told = {"repository_id": repository.id, "archive": name, "path": f"/{below.decode('utf-8', 'replace')}"}
     return {**told, **found.result(), "seconds": round(time.monotonic() - began, 1)}

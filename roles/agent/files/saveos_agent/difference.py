@@ -13,11 +13,10 @@ import os
 import stat
 from typing import Any, Optional
 
-from saveos_agent.borg import LOCK_WAIT, borg_argv, borg_error, borg_output, inner_path, resolve_archive
+from saveos_agent.borg import LOCK_WAIT, borg_error, borg_output, borg_status, inner_path, resolve_archive
 from saveos_agent.directories import open_directory, opened
 from saveos_agent.errors import AgentError, usage
 from saveos_agent.output import Output
-from saveos_agent.processes import run_child
 from saveos_agent.redaction import Redactor
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.times import new_run_id
@@ -93,9 +92,8 @@ def archived(settings: Settings, repository: Repository, archive: str, path: str
             raise _too_large()
 
     arguments = ["extract", "--stdout", "--log-json", *LOCK_WAIT, f"::{archive}", f"pf:{path}"]
-    argv = borg_argv(settings, repository, "", *arguments)
-    status = run_child(argv, new_run_id(), output.line, on_bytes=take, seconds=600)
-    if status != 0:
+    run_id = new_run_id()
+    if borg_status(settings, repository, run_id, output, *arguments, on_bytes=take, seconds=600) != 0:
         raise borg_error(settings, repository, output)
     return bytes(held)
 

@@ -1,5 +1,5 @@
 # Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
-"""Borg without borgmatic around it, as borgmatic would run it: for what a person waits for.
+"""Borg without borgmatic around it, as borgmatic would run it: for all but backups and their retention.
 
 borgmatic takes a second of CPU to start and asks Borg for its version each time. Once for each configuration it
 is asked how it would run Borg (flags and environment, no secret among them); that is kept beside the
@@ -13,9 +13,8 @@ import os
 import re
 import shlex
 import subprocess
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
-from saveos_agent.borg import borg_argv
 from saveos_agent.files import read_json, remove, write_json
 from saveos_agent.machine import versions
 from saveos_agent.output import Output
@@ -44,30 +43,40 @@ def run_borg(
     *arguments: str,
     directory: str = "",
     cancel: Optional[Cancel] = None,
+    seconds: Optional[float] = None,
+    on_line: Optional[Callable[[str, str], None]] = None,
     on_bytes: Optional[Callable[[bytes], Any]] = None,
+    under: Sequence[str] = (),
 ) -> int:
     """Run a borg command with the backup's passphrase and connection; returns its status or borgmatic's.
 
-    Borg's own status is in `output.statuses`. Raises OSError where neither can be started.
+    Borg's own status is in `output.statuses`. What it says goes to `on_line`, or else to the output; `under` is
+    a program that starts it, such as nice. Raises OSError where it cannot be started.
     """
-    how = how_borg_runs(settings, repository)
+    how, heard = how_borg_runs(settings, repository), on_line or output.line
     if how is None:
-        argv = borg_argv(settings, repository, directory, *arguments)
-        return run_child(argv, run_id, output.line, cancel, directory or None, on_bytes=on_bytes)
+        argv = [*under, *_borgmatic_argv(settings, repository, directory, *arguments)]
+        return run_child(argv, run_id, heard, cancel, directory or None, seconds, on_bytes)
     command, *rest = arguments
-    argv = [settings.borg, command, *how["flags"], *rest]
+    argv = [*under, settings.borg, command, *how["flags"], *rest]
 
-    def on_line(stream: str, text: str) -> None:
+    def wrapped(stream: str, text: str) -> None:
         if text.startswith('{"') and '"type": "progress_' in text:  # borgmatic would have wrapped it
             text = '{"type": "log_message", "message": ' + json.dumps(text) + "}"
-        output.line(stream, text)
+        heard(stream, text)
 
     status = run_child(
-        argv, run_id, on_line, cancel, directory or None, on_bytes=on_bytes, extra=how["environment"]
+        argv, run_id, wrapped, cancel, directory or None, seconds, on_bytes, extra=how["environment"]
     )
     if status not in (0, 1):  # 1 is a warning without a number of its own
         output.statuses.append(status)
     return status
+
+
+def _borgmatic_argv(settings: Settings, repository: Repository, directory: str, *arguments: str) -> list[str]:
+    where = ["--working-directory", directory] if directory else []
+    configured = [settings.borgmatic, "--config", str(repository.config), "--verbosity", "-1"]
+    return [*configured, *where, "borg", "--", *arguments]
 
 
 def how_borg_runs(settings: Settings, repository: Repository) -> Optional[dict[str, Any]]:
@@ -75,7 +84,7 @@ def how_borg_runs(settings: Settings, repository: Repository) -> Optional[dict[s
     try:
         config = repository.config.read_text()
         stat = repository.config.stat()
-        mark = [stat.st_mtime_ns, stat.st_size, stat.st_ino, settings.borg, settings.borgmatic]
+        mark = [stat.st_mtime_ns, stat.st_size, settings.borg, settings.borgmatic]
         place = settings.state / "borg-runs" / f"{repository.id}.json"
         known = read_json(place)
         if not isinstance(known, dict) or known.get("mark") != mark:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from saveos_agent.answers import printable
-from saveos_agent.borg import LISTING, LOCK_WAIT, borg_argv, borg_error, borg_lines, list_archives
+from saveos_agent.borg import LOCK_WAIT, borg_error, borg_status, list_archives, list_paths
 from saveos_agent.canary import canary_file, file_hash
 from saveos_agent.changes import Names
 from saveos_agent.dumps import (
@@ -43,7 +43,7 @@ from saveos_agent.health import RUN_BACKUP
 from saveos_agent.mover import Failures
 from saveos_agent.output import Output
 from saveos_agent.packing import pack
-from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment, end_processes, run_child
+from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment, end_processes
 from saveos_agent.redaction import Redactor
 from saveos_agent.rotation import settle_rotations
 from saveos_agent.runs import remove_drill, turn
@@ -191,17 +191,8 @@ class Drill:
 
     def _choose(self, repository: Repository, archive: str) -> Sample:
         sample = Sample(self.seed, self.size, str(canary_file(self.settings)).strip("/"))
-        output = Output(self.redactor)
-        argv = borg_argv(self.settings, repository, "", "list", *LOCK_WAIT, "--format", LISTING, f"::{archive}")
-        status = run_child(
-            ["env", "TZ=UTC", "nice", *argv],
-            self.run_id,
-            output.line,
-            seconds=self._left(),
-            on_bytes=Names(sample),
-        )
-        if status != 0:
-            raise borg_error(self.settings, repository, output)
+        seconds = self._left()
+        list_paths(self.settings, repository, archive, Names(sample), run_id=self.run_id, seconds=seconds)
         return sample
 
     def _left(self) -> float:
@@ -279,11 +270,11 @@ class Drill:
         """Why borg extract failed; "" when it did not."""
         output = Output(self.redactor)
         arguments = ["extract", "--log-json", "--sparse", *LOCK_WAIT, f"::{archive}", *patterns]
-        status = borg_lines(
+        status = borg_status(
             self.settings,
             repository,
             self.run_id,
-            output.line,
+            output,
             *arguments,
             directory=str(where),
             seconds=self._left(),

@@ -14,14 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from saveos_agent.borg import (
-    LISTING,
-    LOCK_WAIT,
-    borg_argv,
-    borg_error,
-    borg_output,
-    resolve_archive,
-)
+from saveos_agent.borg import LOCK_WAIT, borg_output, list_paths, resolve_archive
 from saveos_agent.direct import how_borg_runs, run_borg
 from saveos_agent.directories import DIRECTORY, open_below, opened
 from saveos_agent.errors import EXIT_FAILED, AgentError
@@ -29,7 +22,7 @@ from saveos_agent.files import remove, remove_tree
 from saveos_agent.mover import RESTORE_FAILED_KEEP, Failures, Foresight, Mover, put_back, put_into, tree_size
 from saveos_agent.output import Output, classify, ssh_probe
 from saveos_agent.packing import Unpacker
-from saveos_agent.processes import Cancel, end_processes, run_child
+from saveos_agent.processes import Cancel, end_processes
 from saveos_agent.redaction import Redactor
 from saveos_agent.request import RestoreRequest, check_restore, outermost, staging_parent
 from saveos_agent.runs import CANCELED, Run, failure
@@ -276,24 +269,8 @@ def archive_entries(
             micro = int(at.timestamp()) * 1_000_000 + at.microsecond
             found.append((mode.decode(), int(size), micro, os.fsdecode(path)))
 
-    output = Output(Redactor.for_host(settings))
-    argv = [
-        "list",
-        *LOCK_WAIT,
-        "--format",
-        LISTING,
-        *request.exclusions(),
-        f"::{archive}",
-        *request.selectors(),
-    ]
-    status = run_child(
-        ["env", "TZ=UTC", *borg_argv(settings, repository, "", *argv)],
-        new_run_id(),
-        output.line,
-        on_bytes=take,
-    )
-    if status != 0 and not found:
-        raise borg_error(settings, repository, output)
+    chosen = [*request.selectors(), *request.exclusions()]
+    list_paths(settings, repository, archive, take, *chosen, under=())
     yield from found
 
 
