@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
-from saveos import app  # noqa: E402
 from saveos.core.settings import Settings  # noqa: E402
+from saveos.upkeep.opening import open_database  # noqa: E402
 
 from tests.dashboard.conftest import FLAGS, serve  # noqa: E402
 from tests.dashboard.seed import PASSWORD, Seeded, maintain, seed  # noqa: E402
@@ -83,8 +83,8 @@ def main() -> None:
     subprocess.run([sys.executable, ROOT / "scripts/assets.py"], check=True)
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        state = app.open_state(Settings(home=Path(folder) / "home"))
-        with state.database.session() as session:
+        database = open_database(Settings(home=Path(folder) / "home"))
+        with database.session() as session:
             made = seed(session, 60)
             maintain(session, made.tenant_id)
         process, url = serve(Path(folder) / "home")
@@ -97,7 +97,7 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait(15)
-            state.database.close()
+            database.close()
     if optimiser := shutil.which("pngquant"):
         command = [optimiser, "--force", "--skip-if-larger", "--ext", ".png", "--speed", "1", *pictures]
         subprocess.run(command, check=False)

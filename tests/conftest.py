@@ -149,17 +149,17 @@ class Template:
 
 def _set_up(home: Path, url: str) -> Template:
     """Do what the application does at its first start, and make a token for the admin."""
-    from saveos import app
     from saveos.accounts import service
     from saveos.accounts.models import User
     from saveos.core.settings import Settings
+    from saveos.upkeep.opening import open_database
 
-    state = app.open_state(Settings(home=home, database_url=url))
-    with state.database.session() as session:
+    database = open_database(Settings(home=home, database_url=url))
+    with database.session() as session:
         made = service.bootstrap(session)
         admin = session.get_one(User, made.user_id)
         _, token = service.create_token(session, made.tenant_id, admin, "tests", ["*"])
-    state.database.close()
+    database.close()
     return Template(home, token, made.tenant_id)
 
 

@@ -1,10 +1,8 @@
 """The application: mounts every feature's routes, one error handler, probes and metrics."""
 
-import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -13,22 +11,20 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from saveos import __version__, migrations
+from saveos import __version__
 from saveos.accounts import api as accounts
 from saveos.accounts.access import Actor, current_actor, find_actor, require
 from saveos.accounts.models import Tenant
-from saveos.accounts.service import FIRST_LOGIN_FILE, bootstrap
 from saveos.alerts import api as alerts
 from saveos.alerts.service import count_alerts
 from saveos.archives import api as archives
 from saveos.checkins import api as checkins
 from saveos.checkins.intake import Intake
-from saveos.core import docs, security, web
+from saveos.core import docs, web
 from saveos.core.clock import now
-from saveos.core.database import Database
 from saveos.core.errors import Forbidden, Unauthenticated
 from saveos.core.feed import Feed
-from saveos.core.settings import Settings, get_settings
+from saveos.core.settings import get_settings
 from saveos.core.web import SessionDep, State, StateDep
 from saveos.dashboard import api as dashboard
 from saveos.enrolment import api as enrolment
@@ -42,14 +38,13 @@ from saveos.maintenance import api as maintenance
 from saveos.maintenance import system
 from saveos.maintenance.system import SystemHealth
 from saveos.policies import api as policies
-from saveos.policies.service import ensure_default
 from saveos.repositories import api as repositories
 from saveos.repositories.metrics import figures as storage_figures
 from saveos.restores import api as restores
 from saveos.restores.transfers import Transfers
 from saveos.schedules import api as schedules
-from saveos.schedules.service import ensure_default as ensure_schedule
 from saveos.secrets import api as secrets
+from saveos.upkeep.opening import open_database
 from saveos.worker import Worker
 
 FEATURES = (
@@ -101,7 +96,7 @@ def create_app() -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
-    state = await run_in_threadpool(open_state, settings)
+    state = State(settings, await run_in_threadpool(open_database, settings), Feed())
     state.bell, listener = connect(state.database, state.feed)
     state.intake = Intake(state.database)
     state.transfers = Transfers()
@@ -118,26 +113,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if listener:
             await run_in_threadpool(listener.close)
         state.database.close()
-
-
-def open_state(settings: Settings) -> State:
-    """Make the home, load the KEK, migrate, do the first set-up. Raises ValueError on a bad KEK."""
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database(settings.sqlalchemy_url, security.load_kek(settings.home))
-    migrations.upgrade(database)
-    with database.session(writes=True) as session:
-        made = bootstrap(session)
-        ensure_default(session, made.tenant_id)
-        ensure_schedule(session, made.tenant_id)
-        if made.password:
-            _write_private(settings.home / FIRST_LOGIN_FILE, made.password)
-    return State(settings, database, Feed())
-
-
-def _write_private(path: Path, content: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{content}\n")
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -97,21 +97,21 @@ def installations(
     tmp_path_factory: pytest.TempPathFactory, assets: None
 ) -> Iterator[Callable[[int], Controller]]:
     """Give a running controller with so many seeded hosts; 0 is a fresh installation. Each is made once."""
-    from saveos import app
     from saveos.core.settings import Settings
+    from saveos.upkeep.opening import open_database
 
     made: dict[int, tuple[subprocess.Popen[bytes], Controller]] = {}
 
     def give(hosts: int) -> Controller:
         if hosts not in made:
             home = tmp_path_factory.mktemp(f"fleet{hosts}") / "home"
-            state = app.open_state(Settings(home=home))
+            database = open_database(Settings(home=home))
             seeded: Any = None
             if hosts:
-                with state.database.session() as session:
+                with database.session() as session:
                     seeded = seed(session, hosts)
             process, url = serve(home)
-            made[hosts] = (process, Controller(url, state.database, seeded, home))
+            made[hosts] = (process, Controller(url, database, seeded, home))
         return made[hosts][1]
 
     yield give

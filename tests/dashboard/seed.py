@@ -932,15 +932,15 @@ def main() -> None:
     """Make an installation in HOME with HOSTS hosts; log in as marie."""
     home, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 60
     os.environ["SAVEOS_HOME"] = str(home)
-    from saveos import app
     from saveos.core.settings import Settings
+    from saveos.upkeep.opening import open_database
 
-    state = app.open_state(Settings(home=home))
-    with state.database.session() as session:
+    database = open_database(Settings(home=home))
+    with database.session() as session:
         made = seed(session, count)
         maintain(session, made.tenant_id)
         session.query(User).filter(User.name == "admin").update({"must_change_password": True})
-    state.database.close()
+    database.close()
     print(made)
 
 

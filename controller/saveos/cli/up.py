@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 from saveos import __version__
 from saveos.accounts.models import Tenant, Token, User
 from saveos.accounts.service import FIRST_LOGIN_FILE, bootstrap, create_token
-from saveos.app import open_state
 from saveos.cli import installation, leftovers, local_ssh, output, preflight, process, proof
 from saveos.cli.client import Client, Login, stored_login, write_login
 from saveos.cli.errors import CommandError
@@ -30,6 +29,7 @@ from saveos.core.database import write_lock
 from saveos.core.settings import Settings
 from saveos.upkeep.daily import spool
 from saveos.upkeep.export import ExportError, export
+from saveos.upkeep.opening import open_database
 
 
 def run(sources: list[Path], *, managed_recovery: bool = False) -> None:
@@ -94,13 +94,13 @@ def _open_installation(here: Installation, url: str) -> tuple[str, str | None]:
     """
     inherited = os.umask(0o077)  # not for long: a service that we start would inherit it
     try:
-        state = open_state(checked_settings())
+        database = open_database(checked_settings())
     except ValueError as error:
         raise CommandError(f"{error}.") from error
     finally:
         os.umask(inherited)
     try:
-        with state.database.session() as session:
+        with database.session() as session:
             write_lock(session)
             owner = bootstrap(session)
             tenant, admin = session.get_one(Tenant, owner.tenant_id), session.get_one(User, owner.user_id)
@@ -114,7 +114,7 @@ def _open_installation(here: Installation, url: str) -> tuple[str, str | None]:
             password = password_file.read_text().strip() if password_file.exists() else None
             return tenant.ssh_public_key, password
     finally:
-        state.database.close()
+        database.close()
 
 
 def _has_valid_login(here: Installation, url: str, session: Session) -> bool:
