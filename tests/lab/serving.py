@@ -26,13 +26,14 @@ Found = TypeVar("Found")
 
 def until(look: Callable[[], Found], seconds: float, what: str) -> Found:
     """Return the first true value of `look`; fails after so many seconds, naming what never came."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.2
     while True:
         found = look()
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.25)
+        time.sleep(pause)
+        pause = min(0.6, pause * 1.2)  # a look takes time of the machine, too
 
 
 def free_port(address: str) -> int:
@@ -148,15 +149,13 @@ class Controller:
 
     def http(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """Send one request below /api/v1 with the admin's token."""
-        return httpx.request(
-            method,
-            f"{self.url}/api/v1{path}",
-            json=body,
-            headers={"Authorization": f"Bearer {self.token}", **headers},
-            timeout=60,
-            trust_env=False,
-            verify=self.trust,
-        )
+        own = {"Authorization": f"Bearer {self.token}", **headers}
+        return self._client.request(method, f"{self.url}/api/v1{path}", json=body, headers=own)
+
+    @functools.cached_property
+    def _client(self) -> httpx.Client:
+        """Keep connections, because a test asks for each job's state many times."""
+        return httpx.Client(timeout=60, trust_env=False, verify=self.trust)
 
     def get(self, path: str) -> Any:
         """GET and parse."""

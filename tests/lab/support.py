@@ -16,7 +16,7 @@ def on(
 ) -> str:
     """Run a shell script on a host (no network needed) and return what it says; `code` None takes any exit."""
     ran = subprocess.run(
-        ["podman", "exec", "-i", host.container, "sh", "-c", script, "sh", *arguments],
+        [*host.inside, "sh", "-c", script, "sh", *arguments],
         env=ENVIRONMENT,
         input=stdin,
         text=True,

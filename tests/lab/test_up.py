@@ -1,7 +1,6 @@
 """`saveos up` on a fresh machine, with systemd and without: the newcomer's whole way, then away again."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,10 @@ SECOND = "SAVEOS_HOME=/opt/second SAVEOS_LISTEN=127.0.0.1:8200 "
 SOURCES = "/usr/share/doc"
 
 MACHINES = ["bookworm", "bookworm:nosystemd"]
+# Where systemd makes no difference, the machine that has it is enough.
+AND_WITHOUT_SYSTEMD = pytest.mark.parametrize(
+    "machine", [MACHINES[0], pytest.param(MACHINES[1], marks=pytest.mark.thorough)], indirect=True
+)
 
 pytestmark = pytest.mark.lab
 
@@ -75,6 +78,7 @@ def test_only_root_reads_what_it_keeps(machine):
     assert machine.host.sh(command) == ""
 
 
+@AND_WITHOUT_SYSTEMD
 def test_the_second_run_changes_nothing(machine):
     before = machine.items("archives")
     keys = machine.host.sh("cat /root/.ssh/authorized_keys")
@@ -85,6 +89,7 @@ def test_the_second_run_changes_nothing(machine):
     assert machine.host.sh("cat /root/.ssh/authorized_keys") == keys
 
 
+@AND_WITHOUT_SYSTEMD
 def test_a_whole_restore_is_equal(machine):
     machine.saveos(f"restores create --host fresh --path {SOURCES} --destination /root/back --wait")
     assert machine.host.sh(f"diff -r --no-dereference {SOURCES} /root/back{SOURCES}") == ""
@@ -103,20 +108,25 @@ def test_a_killed_controller_comes_back(machine):
     assert machine.items("archives")
 
 
-# Five times `up` takes minutes: with systemd always, without it only when everything is asked for.
-@pytest.mark.parametrize(
-    "machine", MACHINES if os.environ.get("SAVEOS_TEST_ALL") else MACHINES[:1], indirect=True
-)
-def test_another_installation_shares_the_machine_and_is_cleaned_up_after(machine):
-    first = machine.items("archives")
-    assert "in use by another program" in machine.refused("up /etc", "SAVEOS_HOME=/opt/second")
-    assert machine.host.sh("ls /opt") == "saveos", "a refused run leaves nothing"
+@pytest.mark.thorough
+def test_an_installation_that_was_deleted_is_cleaned_up_after(machine):
     assert "are equal" in machine.saveos("up /etc/ssh", SECOND)
     assert recap(machine.saveos("up", SECOND))["fresh"]["changed"] == 0
     machine.host.sh("rm -rf /opt/second")
     text = machine.saveos("up /etc/ssh", SECOND)
     assert "An earlier installation in /opt/second was deleted without `make purge`" in text
     assert "are equal" in text
+    assert len(machine.items("archives", SECOND)) == 1
+    machine.saveos("purge --yes", SECOND)
+    machine.host.sh("rm -rf /opt/second")
+
+
+@AND_WITHOUT_SYSTEMD
+def test_another_installation_shares_the_machine(machine):
+    first = machine.items("archives")
+    assert "in use by another program" in machine.refused("up /etc", "SAVEOS_HOME=/opt/second")
+    assert machine.host.sh("ls /opt") == "saveos", "a refused run leaves nothing"
+    assert "are equal" in machine.saveos("up /etc/ssh", SECOND)
     assert len(machine.items("archives", SECOND)) == 1
     assert machine.items("archives") == first
     kept = machine.saveos("purge --yes", SECOND)
@@ -125,6 +135,7 @@ def test_another_installation_shares_the_machine_and_is_cleaned_up_after(machine
     assert recap(machine.saveos("up"))["fresh"]["changed"] == 0, "the first one is as it was"
 
 
+@AND_WITHOUT_SYSTEMD
 def test_what_cannot_work_is_a_sentence_and_changes_nothing(machine):
     before = machine.host.sh("ls -A /opt /var/lib; cat /root/.ssh/authorized_keys")
     third = "SAVEOS_HOME=/opt/third SAVEOS_LISTEN=127.0.0.1:8300 "

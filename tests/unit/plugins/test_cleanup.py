@@ -6,7 +6,9 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -300,12 +302,13 @@ def clean(check: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that may be cleaned, and nothing else that a rule finds."""
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory that may be cleaned, and nothing else that a rule finds; on a disk: /dev never may be cleaned."""
     monkeypatch.setattr(rules, "builtin", lambda state: [])
     monkeypatch.setattr(rules, "COMMANDS", {})
-    monkeypatch.setattr(rules, "ALLOWED", (str(tmp_path),))
-    return tmp_path
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        monkeypatch.setattr(rules, "ALLOWED", (directory,))
+        yield Path(directory)
 
 
 def test_a_run_frees_what_the_check_said_and_a_second_has_nothing_to_do(cache: Path) -> None:
