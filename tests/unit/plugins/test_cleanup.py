@@ -303,7 +303,7 @@ def clean(check: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory that may be cleaned, and nothing else that a rule finds; on a disk: /dev never may be cleaned."""
+    """A directory that may be cleaned, and nothing else that a rule finds; not below /dev, as memory is."""
     monkeypatch.setattr(rules, "builtin", lambda state: [])
     monkeypatch.setattr(rules, "COMMANDS", {})
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
