@@ -30,7 +30,9 @@ options:
     type: str
     required: true
   old_key:
-    description: The old public key; empty when there is none any more.
+    description:
+      - The old public key; empty when there is none any more.
+      - The same as O(new_key) in a check before a rotation, when the next key is not made yet.
     type: str
     default: ""
   files:
@@ -159,8 +161,9 @@ def main():
     if module.params["phase"] == "add":
         count = change(module, paths, lambda lines: added(lines, old, new))
         if module.check_mode:
-            lines = [line for path in paths for line in read(path)]
-            saveos["rekey"] = found.result({"removed": sum(has(line, old) for line in lines), "added": count})
+            leaving = sum(has(line, old) for path in paths for line in read(path))
+            count = leaving if old == new else count
+            saveos["rekey"] = found.result({"removed": leaving, "added": count})
         module.exit_json(changed=bool(count), saveos=saveos)
     count = change(module, paths, lambda lines: dropped(lines, old))
     saveos = {"proven": new, "rekey": found.result({"removed": count})}

@@ -34,19 +34,26 @@ class Proven(BaseModel):
 
 def begin(session: Session, tenant_id: uuid.UUID, parameters: dict[str, Any]) -> None:
     """Make a new key, unless a rotation goes on or the present key is younger than is asked for."""
-    if ssh_key_made_at(session, tenant_id) <= now() - timedelta(days=parameters["older_than_days"]):
+    if _is_due(session, tenant_id, parameters):
         begin_ssh_rotation(session, tenant_id)
 
 
+def _is_due(session: Session, tenant_id: uuid.UUID, parameters: dict[str, Any]) -> bool:
+    return ssh_key_made_at(session, tenant_id) <= now() - timedelta(days=parameters["older_than_days"])
+
+
 def variables(session: Session, job: Job) -> dict[str, Any]:
-    """Return what a play of a rotation is told: the public halves of the keys."""
+    """Return what a play of a rotation is told: the public halves of the keys.
+
+    In a check of a rotation that would begin, the present key is the old one, too: there is no new one yet.
+    """
     if job.operation != NAME:
         return {}
     tenant = session.get_one(Tenant, job.tenant_id)
-    return {
-        "maintenance_new_key": bare(tenant.ssh_public_key),
-        "maintenance_old_key": bare(tenant.former_ssh_public_key),
-    }
+    new, old = bare(tenant.ssh_public_key), bare(tenant.former_ssh_public_key)
+    if job.mode == "check" and not old and _is_due(session, job.tenant_id, job.parameters):
+        old = new
+    return {"maintenance_new_key": new, "maintenance_old_key": old}
 
 
 def moved(session: Session, job: Job, row: JobHost) -> None:

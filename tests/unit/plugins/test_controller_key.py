@@ -41,6 +41,32 @@ def test_without_a_former_key_nothing_is_added_or_taken():
     assert controller_key.dropped([NEW, OTHER], "") == [NEW, OTHER]
 
 
+@pytest.mark.parametrize(("old", "counts"), [(OLD, (1, 1)), (NEW, (1, 1)), ("", (0, 0))])
+def test_a_check_counts_what_would_come_and_go(tmp_path, monkeypatch, old, counts):
+    """Before a rotation (both keys the same) the line of the present key will get a successor, and go."""
+
+    class Done(Exception):
+        pass
+
+    class Module:
+        check_mode = True
+
+        def __init__(self, **_):
+            self.params = {"phase": "add", "new_key": NEW, "old_key": old, "files": ["keys"]}
+
+        def exit_json(self, **told):
+            raise Done(told["saveos"]["rekey"]["summary"])
+
+    (tmp_path / "keys").write_text(f"{old or NEW}\n{OTHER}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(controller_key, "AnsibleModule", Module)
+    with pytest.raises(Done) as done:
+        controller_key.main()
+    (summary,) = done.value.args
+    assert (summary["added"], summary["removed"]) == counts
+    assert (tmp_path / "keys").read_text() == f"{old or NEW}\n{OTHER}\n"
+
+
 def test_a_file_is_replaced_with_its_mode_through_a_link(tmp_path):
     class Module:
         check_mode = False
