@@ -114,23 +114,10 @@ def find_hosts(session: Session, tenant_id: uuid.UUID, refs: Collection[str], fi
 
 
 def list_hosts(
-    session: Session,
-    tenant_id: uuid.UUID,
-    *,
-    q: str = "",
-    state: str = "",
-    protection: str = "",
-    group: str = "",
-    tag: str = "",
-    policy: str = "",
-    drift: str = "",
-    proof: str = "",
-    cursor: str | None = None,
-    limit: int,
+    session: Session, tenant_id: uuid.UUID, *, cursor: str | None = None, limit: int, **filters: str
 ) -> list[Host]:
-    """Return up to `limit` hosts after `cursor`, by name, with their policies loaded."""
-    asked = {"q": q, "state": state, "protection": protection, "group": group, "tag": tag}
-    matching = host_filters(tenant_id, **asked, policy=policy, drift=drift, proof=proof)
+    """Return up to `limit` hosts after `cursor`, by name, with their policies loaded; filters: `host_filters`."""
+    matching = host_filters(tenant_id, **filters)
     query = select(Host).options(joinedload(Host.policy)).where(*matching).order_by(Host.name)
     after = decode_text(cursor)
     if after:
@@ -139,7 +126,7 @@ def list_hosts(
 
 
 def count_hosts(session: Session, tenant_id: uuid.UUID, **filters: str) -> int:
-    """Return how many hosts match; the filters are those of `list_hosts`."""
+    """Return how many hosts match; the filters are those of `host_filters`."""
     counted = select(func.count()).select_from(Host)  # not of ids, which the covering indexes do not hold
     return session.scalar(counted.where(*host_filters(tenant_id, **filters))) or 0
 
