@@ -116,7 +116,7 @@ def find_hosts(session: Session, tenant_id: uuid.UUID, refs: Collection[str], fi
 def list_hosts(
     session: Session, tenant_id: uuid.UUID, *, cursor: str | None = None, limit: int, **filters: str
 ) -> list[Host]:
-    """Return up to `limit` hosts after `cursor`, by name, with their policies loaded; filters: `host_filters`."""
+    """Return up to `limit` hosts after `cursor`, by name, with their policies loaded; see `host_filters`."""
     matching = host_filters(tenant_id, **filters)
     query = select(Host).options(joinedload(Host.policy)).where(*matching).order_by(Host.name)
     after = decode_text(cursor)
