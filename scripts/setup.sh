@@ -210,29 +210,36 @@ test_all() {
     say "== pytest: unit, API, architecture, playbooks" # three, because some wait for sleeping processes
     scratch_in_memory
     pytest -q -n 3 --dist loadfile --junit-xml=.build/tests-fast.xml --ignore tests/lab --ignore tests/dashboard tests || status=1
-    # The lab waits for its hosts now and then, and at its end one worker is left; Chromium uses that.
-    say "== pytest: lab, and beside it the dashboard"
+    say "== pytest: lab; beside it the dashboard and molecule, because hosts are waited for now and then"
     [ -z "$unfit" ] || say "Lab tests are skipped: $unfit."
-    pytest -q --junit-xml=.build/tests-dashboard.xml tests/dashboard >.build/tests-dashboard.log 2>&1 &
-    dashboard=$!
+    beside_the_lab >.build/tests-beside.log 2>&1 &
+    beside=$!
     unset TMPDIR
-    # In the order of the files' names: validation wants a fleet that no other test has changed (tests/lab/conftest.py).
-    pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
-    wait "$dashboard" || status=1
-    cat .build/tests-dashboard.log
+    # The order is that of tests/lab/conftest.py.
+    pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
+    wait "$beside" || status=1
+    cat .build/tests-beside.log
+    counts || status=1
+    [ $status -eq 0 ] || stop "something failed; see above."
+}
+
+beside_the_lab() {
+    ended=0
+    say "== pytest: dashboard"
+    pytest -q --junit-xml=.build/tests-dashboard.xml tests/dashboard || ended=1
+    unset TMPDIR
     for scenario in molecule/*/molecule.yml; do
         name=$(basename "$(dirname "$scenario")")
         if [ -n "$unfit" ]; then
             say "molecule $name is skipped: $unfit."
         elif say "== molecule $name" && molecule test -s "$name"; then
-            passed="${passed:-} $name"
+            say "Molecule scenario passed: $name"
         else
-            status=1 failed="${failed:-} $name"
+            ended=1
+            say "Molecule scenario failed: $name"
         fi
     done
-    counts || status=1
-    say "Molecule scenarios passed:${passed:- none}; failed:${failed:- none}"
-    [ $status -eq 0 ] || stop "something failed; see above."
+    return $ended
 }
 
 # One line with what pytest ran; under CI a skipped test makes it fail.
