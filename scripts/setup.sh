@@ -216,7 +216,7 @@ test_all() {
     beside=$!
     unset TMPDIR
     # The order is that of tests/lab/conftest.py.
-    pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
+    pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --junit-xml=.build/tests-lab.xml tests/lab || status=1
     wait "$beside" || status=1
     cat .build/tests-beside.log
     counts || status=1
