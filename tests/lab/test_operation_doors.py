@@ -57,6 +57,7 @@ sed -i 's/"jitter_seconds": [0-9]*/"jitter_seconds": 7/' /etc/saveos/agent.json
 """
 # Figures of health that differ from one second to the next
 MOVES = re.compile("load_per_cpu|memory_available_bytes|disk_free_percent|last_archive_age|uptime|waiting")
+BUSY = re.compile("load|memory|spool")  # what it finds only while the machine is busy
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,7 @@ def record(fleet, job: str, operation: str, host: str) -> dict[str, Any]:
     told = {name: whole[name] for name in ("operation", "state", "summary", "findings", "info", "fixed")}
     if operation == "health":
         told["summary"] = {name: value for name, value in told["summary"].items() if not MOVES.match(name)}
+        told["findings"] = [each for each in told["findings"] if not BUSY.match(each["id"])]
     return told
 
 
