@@ -44,34 +44,12 @@ def run_borgmatic(
         return EXIT_FAILED
 
 
-def borg_status(  # noqa: PLR0917 - the optional ones are passed by name
-    settings: Settings,
-    repository: Repository,
-    run_id: str,
-    output: Output,
-    *arguments: str,
-    directory: str = "",
-    cancel: Optional[Cancel] = None,
-    seconds: Optional[float] = None,
-    on_line: Optional[Callable[[str, str], None]] = None,
-    on_bytes: Optional[Callable[[bytes], Any]] = None,
-    under: Sequence[str] = (),
+def borg_status(
+    settings: Settings, repository: Repository, run_id: str, output: Output, *arguments: str, **options: Any
 ) -> int:
-    """Run a borg command and return its exit status; as borgmatic does, 0 where there were only warnings."""
+    """Run a borg command with `run_borg`'s options; returns its status, as borgmatic's 0 for mere warnings."""
     try:
-        status = run_borg(
-            settings,
-            repository,
-            run_id,
-            output,
-            *arguments,
-            directory=directory,
-            cancel=cancel,
-            seconds=seconds,
-            on_line=on_line,
-            on_bytes=on_bytes,
-            under=under,
-        )
+        status = run_borg(settings, repository, run_id, output, *arguments, **options)
     except OSError as error:
         output.line("err", f"Borg cannot be started: {error.strerror}. Provision the host again.")
         return EXIT_FAILED
