@@ -72,7 +72,7 @@ def prepare_bare(fleet: Fleet) -> str:
 def bare_backup(fleet: Fleet, borg: str) -> float:
     """Time `borg create` with the options that the policy has."""
     create = f"{BARE.strip()} create --compression zstd,3 --exclude-caches ::{{now:%Y%m%dT%H%M%S.%f}} /srv/data"
-    return timed(lambda: on(fleet.web, create, fleet.vault.ip, borg, seconds=900))
+    return timed(lambda: on(fleet.web, create, fleet.vault.ip, borg, seconds=3000))
 
 
 def http_backup(fleet: Fleet) -> float:
@@ -81,7 +81,7 @@ def http_backup(fleet: Fleet) -> float:
     def act() -> None:
         job = fleet.controller.ask("backup", "web")
         state = ""
-        for _, event, data in fleet.controller.events(job["id"], 900):
+        for _, event, data in fleet.controller.events(job["id"], 3000):
             state = data["state"] if event == "state" else state
         assert state == "succeeded", fleet.controller.story(fleet.controller.ended(job))
 

@@ -21,7 +21,7 @@ from saveos.archives import listings
 from saveos.archives.listings import Listing
 from saveos.archives.models import Archive
 from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, RenamedIn, VersionOut, WantedOut
-from saveos.archives.store import Entry, Incomplete, OutOfOrder, Store, Wanted
+from saveos.archives.store import Entry, Found, Incomplete, OutOfOrder, Store, Wanted
 from saveos.core.database import Database, touch
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.core.security import CannotOpen
@@ -345,52 +345,32 @@ def find(
 
     Raises Invalid for a text that asks for nothing.
     """
-    sought = _sought(text)
-    query = select(Repository.id, Host.name, Host.id).join(Host, Host.id == Repository.host_id)
-    query = query.where(Repository.tenant_id == tenant_id)
-    if hosts is not None:
-        query = query.where(Repository.host_id.in_(hosts))
-    owners = {str(store): (name, host) for store, name, host in session.execute(query)}
     sought = replace(
-        sought,
-        repositories=None if hosts is None else list(owners),
+        _sought(text),
         size=(min_size, max_size),
         mtime=(int(after.timestamp()) if after else None, int(before.timestamp()) if before else None),
     )
-    shards = range(SHARDS) if hosts is None else {uuid.UUID(store).int % SHARDS for store in owners}
-    hits: list[tuple[str, Entry, str]] = []
+    shards: Collection[int] = range(SHARDS)
+    if hosts is not None:
+        own = select(Repository.id).where(Repository.tenant_id == tenant_id, Repository.host_id.in_(hosts))
+        ids = list(session.scalars(own))
+        sought = replace(sought, repositories=[str(each) for each in ids])
+        shards = {each.int % SHARDS for each in ids}
+    hits: list[Found] = []
     for shard in shards:
-        if not _path(home, tenant_id, shard).exists():
-            continue
-        with _open(session, home, tenant_id, shard) as store:
-            found = [hit for hit in store.search(sought, limit=limit) if hit[0] in owners]
-            numbers = {repository: store.numbers(repository) for repository in {hit[0] for hit in found}}
-            for repository, entry in found:
-                by_number = {number: borg_id for borg_id, number in numbers[repository].items()}
-                held = [number for number in by_number if entry.first <= number <= (entry.last or number)]
-                if held:
-                    hits.append((repository, entry, by_number[max(held)]))
-    hits.sort(key=lambda hit: (-hit[1].mtime, hit[1].path))
+        if _path(home, tenant_id, shard).exists():
+            with _open(session, home, tenant_id, shard) as store:
+                hits += store.search(sought, limit=limit)
+    hits.sort(key=lambda hit: (-hit.entry.mtime, hit.entry.path))
     hits = hits[:limit]
-    keys = {(uuid.UUID(repository), borg_id) for repository, _, borg_id in hits}
-    archives = {
-        (row.repository_id, row.borg_id): row
-        for row in session.scalars(
-            select(Archive).where(tuple_(Archive.repository_id, Archive.borg_id).in_(list(keys)))
-        )
-    }
+    keys = {(uuid.UUID(hit.repository), hit.borg_id) for hit in hits}
+    query = select(Archive, Host.name).join(Host, Host.id == Archive.host_id)
+    query = query.where(tuple_(Archive.repository_id, Archive.borg_id).in_(list(keys)))
+    archives = {(str(row.repository_id), row.borg_id): (row, host) for row, host in session.execute(query)}
     return [
-        FoundOut(
-            **_file(entry).model_dump(),
-            host=owners[repository][0],
-            host_id=owners[repository][1],
-            repository_id=uuid.UUID(repository),
-            archive_id=archive.id,
-            archived_at=archive.started_at,
-            gone=entry.last is not None,
-        )
-        for repository, entry, borg_id in hits
-        if (archive := archives.get((uuid.UUID(repository), borg_id)))
+        _found(entry, *archives[repository, borg_id])
+        for repository, borg_id, entry in hits
+        if (repository, borg_id) in archives
     ]
 
 
@@ -432,6 +412,18 @@ def _file(entry: Entry) -> FileOut:
         modified_at=datetime.fromtimestamp(max(min(entry.mtime, 2**36), -(2**35)), UTC),
         is_directory=entry.is_directory,
         changed=entry.changed,
+    )
+
+
+def _found(entry: Entry, archive: Archive, host: str) -> FoundOut:
+    return FoundOut(
+        **_file(entry).model_dump(),
+        host=host,
+        host_id=archive.host_id,
+        repository_id=archive.repository_id,
+        archive_id=archive.id,
+        archived_at=archive.started_at,
+        gone=entry.last is not None,
     )
 
 

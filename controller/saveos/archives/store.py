@@ -133,6 +133,14 @@ class Wanted:
         return self.pattern is None or bool(self.pattern.fullmatch(path.decode(errors="surrogateescape")))
 
 
+class Found(NamedTuple):
+    """A version that a search found: its repository, the newest archive that holds it, and itself."""
+
+    repository: str
+    borg_id: str
+    entry: Entry
+
+
 class OutOfOrder(Exception):
     """An archive older than the newest one that is indexed: its repository's part must be built anew."""
 
@@ -502,19 +510,22 @@ class Store:
         kinds = {(1, 1): "added", (0, 0): "removed", (1, 0): "changed"}
         return [(kinds[most, least], Entry(path, *rest)) for path, most, least, *rest in rows]
 
-    def search(self, wanted: "Wanted", *, limit: int = 200) -> list[tuple[str, Entry]]:
-        """Return (repository, newest version) of up to `limit` paths that fit, in no special order."""
-        values: dict[str, Any] = {"limit": limit}
-        where = ["1"]
+    def search(self, wanted: "Wanted", *, limit: int = 200) -> list["Found"]:
+        """Return up to `limit` paths that fit, each by its newest version that fits, in no special order.
+
+        Rows are read until there are enough of them, so that a name which all hosts have costs no more.
+        """
+        values: dict[str, Any] = {}
+        where, fits = ["1"], ["1"]
         if wanted.repositories is not None:
             where.append("r.uuid IN (SELECT value FROM json_each(:repositories))")
             values["repositories"] = json.dumps(list(wanted.repositories))
         for column, low, high in (("size", *wanted.size), ("mtime", *wanted.mtime)):
             if low is not None:
-                where.append(f"e.{column} >= :{column}_from")
+                fits.append(f"v.{column} >= :{column}_from")
                 values[f"{column}_from"] = low
             if high is not None:
-                where.append(f"e.{column} <= :{column}_to")
+                fits.append(f"v.{column} <= :{column}_to")
                 values[f"{column}_to"] = high
         if wanted.folder:
             where.append("instr(p.path || x'2F', CAST(:folder AS BLOB))")
@@ -527,19 +538,26 @@ class Store:
             tests = (f"instr(lower(CAST(name AS TEXT)), lower(:w{at}))" for at in range(len(wanted.words)))
             hits = f"SELECT id FROM names WHERE {' AND '.join(tests) or '1'}"
             values |= {f"w{at}": word for at, word in enumerate(wanted.words)}
+        held = (
+            "SELECT a.borg_id FROM archives a WHERE a.repository=e.repository AND NOT a.gone"
+            " AND a.number >= e.first AND a.number <= coalesce(e.last, a.number) ORDER BY a.number DESC LIMIT 1"
+        )
         rows = self._run(
-            "SELECT r.uuid, p.path, n.name, e.size, e.mtime, e.mode, max(e.first), e.last"
-            f" FROM ({hits}) h CROSS JOIN places k ON k.name=h.id JOIN repositories r ON r.id=k.repository"
+            f"SELECT r.uuid, ({held}) AS borg_id, p.path, n.name, e.size, e.mtime, e.mode, e.first, e.last"
+            f" FROM ({hits}) h CROSS JOIN places k ON k.name=h.id"
+            " CROSS JOIN repositories r ON r.id=k.repository"
+            " CROSS JOIN directories p ON p.id=k.directory CROSS JOIN names n ON n.id=k.name"
             " CROSS JOIN entries e ON e.repository=k.repository AND e.directory=k.directory AND e.name=k.name"
-            " JOIN directories p ON p.id=e.directory JOIN names n ON n.id=e.name"
-            f" WHERE {' AND '.join(where)} GROUP BY e.name, e.repository, e.directory",
+            " AND e.first=(SELECT max(v.first) FROM entries v WHERE v.repository=k.repository"
+            f" AND v.directory=k.directory AND v.name=k.name AND {' AND '.join(fits)})"
+            f" WHERE {' AND '.join(where)}",
             values,
         )
         found = []
-        for uuid, path, name, *rest in rows:
-            if not wanted.fits(join(path, name)):
+        for uuid, borg_id, path, name, *rest in rows:
+            if borg_id is None or not wanted.fits(join(path, name)):
                 continue
-            found.append((uuid, Entry(join(path, name), *rest)))
+            found.append(Found(uuid, borg_id, Entry(join(path, name), *rest)))
             if len(found) == limit:
                 break
         return found

@@ -155,9 +155,9 @@ def test_search_finds_by_a_part_of_the_name_in_one_repository_or_all(store):
     )
 
     def found(**wanted):
-        return {each.path for _, each in store.search(Wanted(**wanted))}
+        return {each.entry.path for each in store.search(Wanted(**wanted))}
 
-    assert {(uuid, each.path) for uuid, each in store.search(Wanted(["nginx.con"]))} == {
+    assert {(each.repository, each.entry.path) for each in store.search(Wanted(["nginx.con"]))} == {
         (REPOSITORY, b"/etc/nginx/nginx.conf"),
         (OTHER, b"/srv/nginx.conf.old"),
     }
@@ -234,7 +234,7 @@ def test_places_go_with_the_versions_that_only_gone_archives_held(tmp_path):
         store.index(REPOSITORY, "1", 1.0, items(whole({b"/a/kept": (2, 2)})), complete=True)
         assert store.forget_archives(REPOSITORY, ["1"]) == 2
         assert store.search(Wanted(["gone"])) == []
-        assert [entry.size for _, entry in store.search(Wanted(["kept"]))] == [2]
+        assert [each.entry.size for each in store.search(Wanted(["kept"]))] == [2]
         assert store._one("SELECT count(*) FROM places")[0] == 2
         store.drop(REPOSITORY)
         assert store._one("SELECT count(*) FROM places")[0] == 0

@@ -99,7 +99,7 @@ def test_an_export_restores_on_another_machine_with_everything_but_tokens(settin
     with again.session() as session:
         tenant = session.scalars(select(Tenant)).one()
         with open_store(session, fresh.home, tenant.id, REPOSITORY) as store:
-            assert [entry.path for _, entry in store.search(Wanted(["hosts"]))] == [b"/etc/hosts"]
+            assert [each.entry.path for each in store.search(Wanted(["hosts"]))] == [b"/etc/hosts"]
         sealed = seal_for(session, tenant.id, (PLACE[0], tenant.id, PLACE[1]), b"x")
         assert unseal_for(session, tenant.id, (PLACE[0], tenant.id, PLACE[1]), sealed) == b"x"
         acts = [row.action for row in session.scalars(select(Audit))]
