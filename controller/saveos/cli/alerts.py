@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(channels, name="channels")
 
 
-@alerts.command("list")
+@alerts.command("list", epilog=examples("saveos alerts list --state open"))
 def list_alerts(
     state: Annotated[
         str, typer.Option(help="open, acknowledged, muted, resolved or all (else all but resolved).")
@@ -48,13 +48,13 @@ def list_alerts(
     output.page(body, columns, "All quiet.")
 
 
-@alerts.command("show")
+@alerts.command("show", epilog=examples("saveos alerts show 0199a7c4-…"))
 def show_alert(alert: Alert) -> None:
     """Show one alert."""
     _show(Client().get(f"/alerts/{segment(alert)}"))
 
 
-@alerts.command("ack")
+@alerts.command("ack", epilog=examples("saveos alerts ack 0199a7c4-…"))
 def acknowledge_alert(alert: Alert) -> None:
     """Say that you take care of it."""
     _show(Client().post(f"/alerts/{segment(alert)}/acknowledge"))
@@ -75,7 +75,7 @@ def mute_alert(
     _show(Client().post(f"{path}/mute", {"until": until.isoformat()}))
 
 
-@channels.command("list")
+@channels.command("list", epilog=examples("saveos channels list"))
 def list_channels(limit: Limit = 50, everything: All = False) -> None:
     """List channels (never their whole URLs)."""
     columns = {
@@ -133,7 +133,7 @@ def add_channel(
         print(f"Alerts are told to {output.clean(made['address'])} now. Try it: saveos channels test {name}")
 
 
-@channels.command("test")
+@channels.command("test", epilog=examples("saveos channels test ops"))
 def test_channel(channel: Channel) -> None:
     """Send a test message there, now (exit 1: it was not taken)."""
     sent = Client().post(f"/channels/{segment(channel)}/test")
@@ -144,7 +144,7 @@ def test_channel(channel: Channel) -> None:
     output.say(f"{channel} took the message.")
 
 
-@channels.command("remove")
+@channels.command("remove", epilog=examples("saveos channels remove ops"))
 def remove_channel(channel: Channel) -> None:
     """Tell alerts there no more; its delivery log goes too."""
     Client().delete(f"/channels/{segment(channel)}")

@@ -1,11 +1,13 @@
 """Options and helpers that several commands share."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from saveos.cli.errors import USAGE, CommandError
 
@@ -24,9 +26,21 @@ Wait = Annotated[bool, typer.Option("--wait", "-w", help="Show progress, and end
 Check = Annotated[bool, typer.Option("--check", help="Change nothing, show what would change (exit 3: drift).")]
 
 
+class Commands(TyperGroup):
+    """A group of commands whose help shows the whole first sentence of each, however narrow the terminal."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the table of commands."""
+        shown = [(name, command) for name, command in self.commands.items() if not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=300)) for name, command in shown])
+
+
 def group(help_: str) -> typer.Typer:
     """Return a command group in the house style."""
-    return typer.Typer(help=help_, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+    return typer.Typer(
+        cls=Commands, help=help_, no_args_is_help=True, rich_markup_mode=None, add_completion=False
+    )
 
 
 def examples(*lines: str) -> str:
@@ -43,8 +57,17 @@ def targets(hosts: list[str] | None, groups: list[str] | None, everything: bool)
     return {"hosts": hosts or [], "groups": groups or [], "all": everything}
 
 
-def playbook(name: str, asked: dict[str, Any] | None = None, check: bool = False, **extra: str) -> str:
-    """Return the ansible-playbook line that does the same as a request, without the controller."""
+def playbook(
+    name: str,
+    asked: dict[str, Any] | None = None,
+    check: bool = False,
+    variables: dict[str, Any] | None = None,
+    **extra: str,
+) -> str:
+    """Return the ansible-playbook line that does the same as a request, without the controller.
+
+    `extra` are variables of text, `variables` those that may be lists and switches.
+    """
     limit = ":".join([*(asked or {}).get("hosts", []), *(asked or {}).get("groups", [])])
     beside = Path(sys.executable).with_name("ansible-playbook")
     program = (
@@ -56,6 +79,7 @@ def playbook(name: str, asked: dict[str, Any] | None = None, check: bool = False
     for key, value in extra.items():
         if value:
             words += ["-e", f"{key}={value}"]
+    words += ["-e", json.dumps(variables)] if variables else []
     return f"cd {shlex.quote(str(FLEET))} && {shlex.join(words)}"
 
 

@@ -65,7 +65,7 @@ def create_token(
     )
 
 
-@tokens.command("list")
+@tokens.command("list", epilog=examples("saveos enrol tokens list"))
 def list_tokens(limit: Limit = 50, everything: All = False) -> None:
     """List enrolment tokens (never their secrets)."""
     columns = {
@@ -83,7 +83,7 @@ def list_tokens(limit: Limit = 50, everything: All = False) -> None:
     output.page(body, columns, "No token: saveos enrol tokens create NAME")
 
 
-@tokens.command("revoke")
+@tokens.command("revoke", epilog=examples("saveos enrol tokens revoke 0199a7c4-…"))
 def revoke_token(token: Annotated[str, typer.Argument(help="The token's id.", metavar="ID")]) -> None:
     """Make a token useless, now. Hosts that used it already go on."""
     Client().delete(f"/enrolment/tokens/{segment(token)}")

@@ -21,14 +21,14 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
-@groups.command("list")
+@groups.command("list", epilog=examples("saveos groups list"))
 def list_groups(limit: Limit = 50, everything: All = False) -> None:
     """List groups."""
     body = Client().page("/groups", None if everything else limit)
     output.page(body, {"name": "name", "hosts": "hosts"}, "No group yet: saveos groups set NAME --host HOST")
 
 
-@groups.command("show")
+@groups.command("show", epilog=examples("saveos groups show web"))
 def show_group(name: Name) -> None:
     """Show a group and its hosts."""
     client = Client()
@@ -54,7 +54,7 @@ def set_group(
     _tell(found)
 
 
-@groups.command("rename")
+@groups.command("rename", epilog=examples("saveos groups rename web front"))
 def rename_group(name: Name, new: Annotated[str, typer.Argument(help="Its new name.")]) -> None:
     """Give a group another name; schedules and channels that name it must be changed too."""
     _tell(Client().patch(f"/groups/{segment(name)}", {"name": new}))
@@ -72,7 +72,7 @@ def remove_hosts(name: Name, hosts: Members) -> None:
     _tell(Client().patch(f"/groups/{segment(name)}", {"remove_hosts": hosts}))
 
 
-@groups.command("remove")
+@groups.command("remove", epilog=examples("saveos groups remove web"))
 def remove_group(name: Name) -> None:
     """Delete a group; its hosts stay."""
     Client().delete(f"/groups/{segment(name)}")

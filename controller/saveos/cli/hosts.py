@@ -49,7 +49,7 @@ def list_hosts(
     output.page(body, columns, "No host yet: saveos hosts add NAME --address ADDRESS --scan --provision")
 
 
-@hosts.command("show")
+@hosts.command("show", epilog=examples("saveos hosts show web1"))
 def show_host(host: Annotated[str, typer.Argument(help="Name or id.")]) -> None:
     """Show one host."""
     fields = {
@@ -201,7 +201,7 @@ def _provision(client: Client, name: str) -> None:
     accepted(client, client.post("/maintenance/provision", asked, once=True), wait=True)
 
 
-@hosts.command("scan")
+@hosts.command("scan", epilog=examples("saveos hosts scan 10.0.0.5"))
 def scan_host(
     address: Annotated[str, typer.Argument(help="IP address or host name.")], port: Port = 22
 ) -> None:
@@ -210,7 +210,7 @@ def scan_host(
     output.page({"items": keys}, {"type": "type", "fingerprint": "fingerprint"}, "It showed no key.")
 
 
-@hosts.command("remove")
+@hosts.command("remove", epilog=examples("saveos hosts remove web1"))
 def remove_host(
     host: Annotated[str, typer.Argument(help="Name or id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

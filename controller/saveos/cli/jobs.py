@@ -46,7 +46,7 @@ def list_jobs(
     output.page(body, columns, "No job yet.")
 
 
-@jobs.command("show")
+@jobs.command("show", epilog=examples("saveos jobs show 0199a7c4-…"))
 def show_job(job: Job) -> None:
     """Show one job and its hosts."""
     client = Client()
@@ -83,7 +83,7 @@ def follow_job(job: Job) -> None:
     finish(client, follow(client, job))
 
 
-@jobs.command("cancel")
+@jobs.command("cancel", epilog=examples("saveos jobs cancel 0199a7c4-… --wait"))
 def cancel_job(job: Job, wait: Wait = False) -> None:
     """Stop a job, on its hosts too."""
     client = Client()
@@ -96,7 +96,7 @@ def cancel_job(job: Job, wait: Wait = False) -> None:
         print(f"{job} is {found['state']}.")
 
 
-@jobs.command("retry")
+@jobs.command("retry", epilog=examples("saveos jobs retry 0199a7c4-… --wait"))
 def retry_job(job: Job, wait: Wait = False) -> None:
     """Run a job again on the hosts that failed; makes a new job."""
     client = Client()

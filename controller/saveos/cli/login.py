@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
             "saveos login --url https://10.0.0.5:8000 --ca-pin 3f1c…   the pin that `saveos tls show` prints",
         ),
     )(login)
-    app.command("logout")(logout)
+    app.command("logout", epilog=examples("saveos logout"))(logout)
 
 
 def login(

@@ -31,7 +31,7 @@ from saveos.cli import (
     tls,
     tokens,
 )
-from saveos.cli.common import examples
+from saveos.cli.common import Commands, examples
 from saveos.cli.errors import FAILED, CommandError
 
 EXIT_CODES = """\b
@@ -44,6 +44,7 @@ Exit codes:
   5  refused"""
 
 app = typer.Typer(
+    cls=Commands,
     name="saveos",
     help="Back up, restore and maintain a fleet of hosts. Every command takes --json, anywhere on the line.",
     epilog=examples(

@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(policies, name="policies")
 
 
-@policies.command("list")
+@policies.command("list", epilog=examples("saveos policies list"))
 def list_policies(limit: Limit = 50, everything: All = False) -> None:
     """List policies."""
     columns = {

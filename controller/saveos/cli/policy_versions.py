@@ -13,7 +13,7 @@ Name = Annotated[str, typer.Argument(help="The policy's name.")]
 
 def add_version_commands(policies: typer.Typer) -> None:
     """Mount these commands below `policies`."""
-    policies.command("versions")(versions)
+    policies.command("versions", epilog=examples("saveos policies versions web"))(versions)
     policies.command(
         "diff", epilog=examples("saveos policies diff web 3 5", "saveos policies diff web 3 5 --json")
     )(diff)

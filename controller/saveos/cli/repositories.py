@@ -39,7 +39,7 @@ def list_repositories(
     output.page(found, columns, "No repository yet: saveos hosts add NAME --provision")
 
 
-@repositories.command("show")
+@repositories.command("show", epilog=examples("saveos repositories show 0199a7c4-…"))
 def show_repository(repository: Repository) -> None:
     """Show one repository."""
     fields = {

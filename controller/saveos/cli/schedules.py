@@ -43,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(schedules, name="schedules")
 
 
-@schedules.command("list")
+@schedules.command("list", epilog=examples("saveos schedules list"))
 def list_schedules(
     limit: Limit = 50,
     everything: All = False,
@@ -68,7 +68,7 @@ def list_schedules(
     output.page(body, columns, "No schedule yet: saveos schedules add NAME OPERATION --all --cron '0 2 * * *'")
 
 
-@schedules.command("show")
+@schedules.command("show", epilog=examples("saveos schedules show drift"))
 def show_schedule(name: Name) -> None:
     """Show one schedule."""
     _show(Client().get(f"/schedules/{segment(name)}"))
@@ -196,7 +196,7 @@ def apply_schedules(
         raise typer.Exit(FINDINGS)
 
 
-@schedules.command("remove")
+@schedules.command("remove", epilog=examples("saveos schedules remove drift"))
 def remove_schedule(name: Name) -> None:
     """Delete a schedule and its history; its jobs stay."""
     Client().delete(f"/schedules/{segment(name)}")

@@ -17,8 +17,18 @@ Sources = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Mount these commands."""
     app.command("up", epilog=examples("saveos up", "SAVEOS_LISTEN=127.0.0.1:8100 saveos up /etc /srv"))(up)
-    for command in (down, purge, serve, worker, migrate, doctor):
-        app.command(command.__name__)(command)
+    app.command("down", epilog=examples("saveos down"))(down)
+    app.command("purge", epilog=examples("saveos purge --yes"))(purge)
+    app.command(
+        "serve",
+        epilog=examples(
+            "saveos serve",
+            "saveos serve --no-worker     HTTP only; `saveos worker` runs the jobs, here or on another machine",
+        ),
+    )(serve)
+    app.command("worker", epilog=examples("saveos worker"))(worker)
+    app.command("migrate", epilog=examples("saveos migrate"))(migrate)
+    app.command("doctor", epilog=examples("saveos doctor", "saveos --json doctor"))(doctor)
 
 
 def up(

@@ -38,7 +38,7 @@ def create_token(
         print(made["token"])
 
 
-@tokens.command("list")
+@tokens.command("list", epilog=examples("saveos tokens list"))
 def list_tokens(limit: Limit = 50, everything: All = False) -> None:
     """List tokens (never the tokens themselves)."""
     columns = {
@@ -68,7 +68,7 @@ def rotate_token(
         print(made["token"])
 
 
-@tokens.command("revoke")
+@tokens.command("revoke", epilog=examples("saveos tokens revoke 0199a7c4-…"))
 def revoke_token(token: Annotated[str, typer.Argument(help="The token's id.", metavar="ID")]) -> None:
     """Make a token useless, now."""
     Client().delete(f"/tokens/{segment(token)}")
