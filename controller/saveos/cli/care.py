@@ -11,7 +11,9 @@ from saveos.cli.common import Wait, confirm, examples
 from saveos.cli.errors import CommandError
 from saveos.cli.jobs import accepted, finish
 
-Check = Annotated[bool, typer.Option("--check", help="Change nothing, and say what would be done.")]
+Check = Annotated[
+    bool, typer.Option("--check", "--dry-run", help="Change nothing, and say what would be done.")
+]
 
 
 @archives.command("protect", epilog=examples("saveos archives protect 0199a7c4-… --wait"))

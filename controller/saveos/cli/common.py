@@ -23,7 +23,9 @@ Groups = Annotated[
 ]
 Everything = Annotated[bool, typer.Option("--all", help="All hosts.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Show progress, and end with the job's outcome.")]
-Check = Annotated[bool, typer.Option("--check", help="Change nothing, show what would change (exit 3: drift).")]
+Check = Annotated[
+    bool, typer.Option("--check", "--dry-run", help="Change nothing, show what would change (exit 3: drift).")
+]
 
 
 class Commands(TyperGroup):

@@ -93,7 +93,7 @@ def restore_controller(
 
 @controller.command("clean", epilog=examples("saveos controller clean --dry-run", "saveos controller clean"))
 def clean_controller(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Forget nothing, count.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--check", help="Forget nothing, count.")] = False,
 ) -> None:
     """Forget logs, jobs, notifications and audit older than SAVEOS_KEEP_*_DAYS; a worker does it daily."""
     from saveos.cli.running import private_settings

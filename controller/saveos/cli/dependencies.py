@@ -15,7 +15,9 @@ dependencies = group(
     "left alone."
 )
 
-Plan = Annotated[bool, typer.Option("--check", help="Install nothing, show the plan (exit 3: open findings).")]
+Plan = Annotated[
+    bool, typer.Option("--check", "--dry-run", help="Install nothing, show the plan (exit 3: open findings).")
+]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Ask no advisory source (OSV, pip-audit, npm audit) about libraries.")
 ]

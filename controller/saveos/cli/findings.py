@@ -187,7 +187,7 @@ def fix_findings(
     host: OnHost = "",
     group: Annotated[str, typer.Option("--group", "-g", help="With --all: only of a group's hosts.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only tell what would be done.")] = False,
+    check: Annotated[bool, typer.Option("--check", "--dry-run", help="Only tell what would be done.")] = False,
     wait: Wait = False,
 ) -> None:
     """Let the operations that found them mend findings: each runs again with what it is to mend."""

@@ -42,7 +42,9 @@ def import_hosts(
         list[str] | None, typer.Option("--group", "-g", help="Put new hosts into this group; may be repeated.")
     ] = None,
     policy: Annotated[str, typer.Option(help="Policy of new hosts (else the default one).")] = "",
-    check: Annotated[bool, typer.Option("--check", help="Change nothing, say what would be added.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", "--dry-run", help="Change nothing, say what would be added.")
+    ] = False,
     provision: Annotated[bool, typer.Option("--provision", help="Provision the new ones in one job.")] = False,
 ) -> None:
     """Add the hosts of an Ansible inventory. Those that are there already stay as they are.

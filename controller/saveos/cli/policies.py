@@ -186,7 +186,7 @@ def apply_policy(
         Path, typer.Argument(help="A policy in YAML, as show --yaml prints it; - reads standard input.")
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would change (exit 3: it differs).")
+        bool, typer.Option("--dry-run", "--check", help="Print what would change (exit 3: it differs).")
     ] = False,
 ) -> None:
     """Make a policy, or change it to what a file says; a second time changes nothing.

@@ -167,7 +167,7 @@ def apply_schedules(
         bool, typer.Option("--prune", help="Delete schedules that the file does not name; SaveOS's own stay.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would change (exit 3: something would).")
+        bool, typer.Option("--dry-run", "--check", help="Print what would change (exit 3: something would).")
     ] = False,
 ) -> None:
     """Make schedules what a file says, all or none; a second time changes nothing.

@@ -25,7 +25,7 @@ Kind = Annotated[
     Literal["passphrase", "ssh-key", "agent-token", "controller-ssh-key"],
     typer.Option("--kind", "-k", help="What to rotate; controller-ssh-key is the key that reaches the hosts."),
 ]
-Only = Annotated[bool, typer.Option("--check", help="Change nothing, show what would be rotated.")]
+Only = Annotated[bool, typer.Option("--check", "--dry-run", help="Change nothing, show what would be rotated.")]
 Older = Annotated[int, typer.Option("--older-than", min=0, help="Only what was made so many days ago.")]
 Oldest = Annotated[int, typer.Option("--max-age", min=0, help="Days after which a secret is a finding.")]
 

@@ -15,7 +15,9 @@ validation = group(
 )
 
 Fix = Annotated[list[str] | None, typer.Option("--fix", help="Mend this finding, or all; may be repeated.")]
-Check = Annotated[bool, typer.Option("--check", help="Change nothing; with --fix show what it would change.")]
+Check = Annotated[
+    bool, typer.Option("--check", "--dry-run", help="Change nothing; with --fix show what it would change.")
+]
 Roots = Annotated[
     list[str] | None,
     typer.Option("--root", help="Look for compose files below this; may be repeated. /srv, /var/www and /opt."),
