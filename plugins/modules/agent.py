@@ -98,6 +98,18 @@ options:
     description: Compare what was restored with the archive by hash.
     type: bool
     default: true
+  owners:
+    description: Restore owners and groups; else all belongs to root, and is setuid to nobody.
+    type: bool
+    default: true
+  acls:
+    description: Restore ACLs.
+    type: bool
+    default: true
+  xattrs:
+    description: Restore extended attributes, file capabilities with them.
+    type: bool
+    default: true
   transfer:
     description: Id of the controller's transfer that V(send) sends to, or that a restore's content comes by;
       with V(drill) what was restored goes there, to the host whose verb is V(receive).
@@ -227,6 +239,7 @@ def arguments(params, check_mode):
         argv += [f"--path={path}" for path in params["paths"]] + [f"--ref={ref}" for ref in params["refs"]]
         argv += [f"--exclude={path}" for path in params["restore_excludes"]]
         argv += [f"--exclude-ref={ref}" for ref in params["exclude_refs"]]
+        argv += [f"--no-{name}" for name in ("owners", "acls", "xattrs") if not params[name]]
     if verb == "restore":
         argv += [f"--destination={params['destination']}", f"--conflict={params['conflict']}"]
         argv += ["--in-place"] if params["in_place"] else []
@@ -358,6 +371,7 @@ def main():
                 "default": "refuse",
             },
             "verify": {"type": "bool", "default": True},
+            **{name: {"type": "bool", "default": True} for name in ("owners", "acls", "xattrs")},
             "transfer": {"default": ""},
             "staged": {"type": "bool", "default": False},
             "action": {"default": ""},

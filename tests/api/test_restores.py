@@ -57,8 +57,17 @@ def test_restore_by_id_name_and_latest(api: Any, archive: Any) -> None:
             "repository_id": archive["repository_id"],
             **{"paths": ["/etc/hosts"], "refs": [], "excludes": [], "exclude_refs": []},
             **{"destination": "/root/back", "in_place": False, "conflict": "refuse", "verify": True},
+            **{"owners": True, "acls": True, "xattrs": True},
         }
     assert len(api.get("/restores?host=web1").json()["items"]) == 3
+
+
+def test_what_belongs_to_files_can_be_left_out_and_is_said_so(api: Any, archive: Any) -> None:
+    made = api.post("/restores", {"archive": archive["id"], "owners": False, "verify": False}).json()
+    assert made["job"]["parameters"]["owners"] is False
+    shown = api.get(f"/restores/{made['restore']['id']}").json()
+    told = {name: shown[name] for name in ("owners", "acls", "xattrs", "verify")}
+    assert told == {"owners": False, "acls": True, "xattrs": True, "verify": False}
 
 
 def test_restore_through_the_operation_is_the_same(api: Any, archive: Any) -> None:
@@ -124,6 +133,7 @@ def test_another_host_is_a_right_of_its_own_and_a_transfer(api: Any, archive: An
         resources = session.get_one(Job, uuid.UUID(job["id"])).resources
         queue.finish(session, session.get_one(Job, uuid.UUID(job["id"])), "lost", "its worker was gone")
     assert {f"host:{web2}", f"host:{archive['host_id']}"} < set(resources)
+    assert [each["id"] for each in api.get("/restores?host=web2").json()["items"]] == [made["restore"]["id"]]
     again = api.post(f"/jobs/{job['id']}/retry")
     assert (again.status_code, "anew" in again.text) == (409, True)
 

@@ -1,5 +1,6 @@
 """Commands about archives and restores."""
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -7,11 +8,15 @@ import typer
 from saveos.cli import output
 from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, Wait, examples, group, playbook
-from saveos.cli.errors import CommandError
+from saveos.cli.errors import USAGE, CommandError
 from saveos.cli.jobs import accepted, finish, outcome
 
 archives = group("What is in the repositories.")
 restores = group("Bring files back.")
+CONFLICTS = ("refuse", "skip", "rename", "overwrite", "newer")
+SWITCHES = ("verify", "owners", "acls", "xattrs")  # of a restore: on where nobody says otherwise
+USUAL: dict[str, Any] = {"archive": "latest", "paths": [], "excludes": [], "destination": "", "in_place": False}
+USUAL |= {"conflict": "refuse"} | dict.fromkeys(SWITCHES, True)
 Archive = Annotated[str, typer.Argument(help="The archive's id.", metavar="ARCHIVE")]
 Host = Annotated[str, typer.Option("--host", help="Host, by name or id.")]
 FromArchive = Annotated[str, typer.Option("--archive", help="Archive id, or latest.")]
@@ -30,9 +35,19 @@ Conflict = Annotated[
     str,
     typer.Option("--conflict", help="What happens to what is there: refuse, skip, rename, overwrite or newer."),
 ]
-Preview = Annotated[bool, typer.Option("--preview", help="Change nothing, and say what would be done.")]
+Preview = Annotated[
+    bool, typer.Option("--preview", "--check", "--dry-run", help="Change nothing, and say what would be done.")
+]
 Unverified = Annotated[bool, typer.Option("--no-verify", help="Do not compare by hash what was restored.")]
 TargetHost = Annotated[str, typer.Option("--target-host", help="Restore to another host.")]
+NoOwners = Annotated[
+    bool, typer.Option("--no-owners", help="Leave owners out: all belongs to root, and is setuid to nobody.")
+]
+FromOrTo = Annotated[str, typer.Option("--host", help="Only those from or to this host.")]
+NoAcls = Annotated[bool, typer.Option("--no-acls", help="Leave ACLs out.")]
+NoXattrs = Annotated[
+    bool, typer.Option("--no-xattrs", help="Leave extended attributes (and file capabilities) out.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -112,7 +127,7 @@ def changed(archive: dict[str, Any]) -> None:
     print(f"{output.clean(archive['name'])}: {tags}; {output.clean(archive['note']) or 'no note'}")
 
 
-@archives.command("show")
+@archives.command("show", epilog=examples("saveos archives show 0199a7c4-…"))
 def show_archive(archive: Archive) -> None:
     """Show one archive."""
     fields = {
@@ -139,7 +154,8 @@ def show_archive(archive: Archive) -> None:
 
 def browse_on_host(found: dict[str, Any], path: str) -> None:
     """Print one directory of an archive as its host reads it from the repository."""
-    client = Client(instead=playbook("browse", maintenance_archive=found["name"], maintenance_path=path))
+    asked = {"maintenance_archive": found["name"], "maintenance_path": path}
+    client = Client(instead=playbook("browse", {"hosts": [found["host"]]}, **asked))
     listing = browse(client, found["host"], found["name"], path)
     if output.is_json():
         output.emit(listing)
@@ -191,20 +207,38 @@ def create_restore(
     conflict: Conflict = "refuse",
     preview: Preview = False,
     no_verify: Unverified = False,
+    no_owners: NoOwners = False,
+    no_acls: NoAcls = False,
+    no_xattrs: NoXattrs = False,
     target_host: TargetHost = "",
     wait: Wait = False,
 ) -> None:
     """Restore an archive, or some of its paths, to a directory of its host, or in place."""
-    asked = selection(paths, excludes, in_place, conflict, no_verify)
+    left = {"verify": no_verify, "owners": no_owners, "acls": no_acls, "xattrs": no_xattrs}
+    asked = selection(paths, excludes, in_place, conflict, left)
     restore(host, archive, asked, destination, target_host, wait, preview=preview)
 
 
 def selection(
-    paths: list[str] | None, excludes: list[str] | None, in_place: bool, conflict: str, no_verify: bool
+    paths: list[str] | None,
+    excludes: list[str] | None,
+    in_place: bool,
+    conflict: str,
+    left_out: dict[str, bool],
 ) -> dict[str, Any]:
-    """Return what the options of a restore say, as it travels."""
+    """Return what the options of a restore say, as it travels. Raises CommandError for no such rule."""
+    if conflict not in CONFLICTS:
+        raise CommandError(f"--conflict is one of {', '.join(CONFLICTS)}.", USAGE)
     asked: dict[str, Any] = {"paths": paths or [], "excludes": excludes or [], "conflict": conflict}
-    return asked | {"in_place": in_place, "verify": not no_verify}
+    return asked | {"in_place": in_place} | {name: not is_left for name, is_left in left_out.items()}
+
+
+def by_hand(host: str, asked: dict[str, Any], preview: bool) -> str:
+    """Return the playbook's line that does the same by hand; "" where the host cannot know the archive."""
+    if not host or re.fullmatch(r"[0-9a-f]{8}-[0-9a-f-]{27}", asked["archive"]):  # a controller's id
+        return ""
+    told = {f"maintenance_{name}": value for name, value in asked.items() if value != USUAL[name]}
+    return playbook("restore", {"hosts": [host]}, preview, told)
 
 
 def restore(
@@ -219,9 +253,9 @@ def restore(
 ) -> None:
     """Ask for a restore; with `wait` follow it. A preview is always waited for, and shown."""
     if archive == "latest" and not host:
-        raise CommandError("Say whose latest archive: --host HOST, or --archive ID.", 2)
-    instead = playbook(
-        "restore", {"hosts": [host]}, maintenance_archive=archive, maintenance_destination=destination
+        raise CommandError("Say whose latest archive: --host HOST, or --archive ID.", USAGE)
+    instead = (
+        "" if target_host else by_hand(host, asked | {"archive": archive, "destination": destination}, preview)
     )
     client = Client(instead=instead)
     body: dict[str, Any] = {"archive": archive, "destination": destination, "preview": preview} | asked
@@ -253,7 +287,9 @@ def show_restore(restore_id: Annotated[str, typer.Argument(help="The restore's i
     if output.is_json():
         output.emit(found)
         return
-    fields: dict[str, Any] = {name: name for name in ("host", "archive", "state", "destination", "conflict")}
+    fields: dict[str, Any] = {name: name for name in ("host", "archive", "state")}
+    fields |= {"to": _where, "conflict": "conflict"}
+    fields["left out"] = lambda r: ", ".join(name for name in SWITCHES if not r.get(name, True)) or None
     fields["what"] = lambda r: _paths(r["paths"])
     fields |= {name: lambda _, name=name: told.get(name) for name in ("files", "created", "overwritten")}
     fields |= {name: lambda _, name=name: told.get(name) for name in ("skipped", "renamed", "verified")}
@@ -263,20 +299,31 @@ def show_restore(restore_id: Annotated[str, typer.Argument(help="The restore's i
         print(f"  {output.clean(item['path'])}: {output.clean(item['message'])}")
 
 
-@restores.command("list")
-def list_restores(limit: Limit = 20, everything: All = False) -> None:
+@restores.command("list", epilog=examples("saveos restores list --host web1"))
+def list_restores(host: FromOrTo = "", limit: Limit = 20, everything: All = False) -> None:
     """List restores, the newest first."""
     columns = {
         "id": "id",
         "host": "host",
         "archive": "archive",
         "paths": lambda r: _paths(r.get("paths") or []),
-        "destination": lambda r: "in place" if r.get("in_place") else r.get("destination"),
+        "to": _where,
         "state": lambda r: f"{r['state']} (preview)" if r.get("preview") else r["state"],
         "verified": lambda r: (r.get("outcome") or {}).get("verified"),
         "asked": lambda r: output.when(r["created_at"]),
     }
-    output.page(Client().page("/restores", None if everything else limit), columns, "No restore yet.")
+    query = {"host": host} if host else {}
+    found = Client().page("/restores", None if everything else limit, **query)
+    output.page(found, columns, "No restore yet.")
+
+
+def _where(restore: dict[str, Any]) -> str:
+    if restore.get("kind") == "download":
+        return "download"
+    told = (restore.get("outcome") or {}).get("destination") or restore.get("destination")
+    place = "in place" if restore.get("in_place") else told or "a staging directory"
+    other = restore.get("target_host")
+    return f"{other}: {place}" if other else str(place)
 
 
 def _paths(paths: list[str]) -> str:

@@ -12,6 +12,9 @@ from saveos.cli.archives import (
     Excludes,
     FromArchive,
     InPlace,
+    NoAcls,
+    NoOwners,
+    NoXattrs,
     Paths,
     Preview,
     TargetHost,
@@ -93,7 +96,7 @@ def create_backup(
     accepted(client, _run(client, "backup", asked), wait)
 
 
-@backup.command("list")
+@backup.command("list", epilog=examples("saveos maintenance backup list web1"))
 def list_backups(
     host: Annotated[str, typer.Argument(help="Host, by name or id.")] = "",
     limit: Limit = 50,
@@ -115,11 +118,15 @@ def restore_host(
     conflict: Conflict = "refuse",
     preview: Preview = False,
     no_verify: Unverified = False,
+    no_owners: NoOwners = False,
+    no_acls: NoAcls = False,
+    no_xattrs: NoXattrs = False,
     target_host: TargetHost = "",
     wait: Wait = False,
 ) -> None:
     """Restore an archive, or some of its paths, to a directory of the host, or in place."""
-    asked = selection(paths, excludes, in_place, conflict, no_verify)
+    left = {"verify": no_verify, "owners": no_owners, "acls": no_acls, "xattrs": no_xattrs}
+    asked = selection(paths, excludes, in_place, conflict, left)
     restore(host, archive, asked, destination, target_host, wait, preview=preview)
 
 

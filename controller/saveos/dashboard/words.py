@@ -306,6 +306,11 @@ conflicts = {
     "overwrite": mark("Replace it"),
     "newer": mark("Replace only what is older"),
 }
+kept = {  # what belongs to files, and comes back with them
+    "owners": mark("Owners and groups"),
+    "acls": mark("ACLs"),
+    "xattrs": mark("Extended attributes"),
+}
 restored = {  # what happens to a path
     "create": mark("created"),
     "overwrite": mark("overwritten"),

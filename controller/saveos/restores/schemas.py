@@ -31,7 +31,8 @@ class Selection(RequestModel):
     of any bytes can be chosen. `destination` is a directory on the host; without it, one below the agent's
     state directory. `in_place` puts everything back to where it came from. `conflict`: refuse takes an absent
     or empty directory only; skip keeps what is there; rename puts what is restored beside it; overwrite
-    replaces it; newer replaces what is older.
+    replaces it; newer replaces what is older. Without `owners` everything belongs to root, and is setuid to
+    nobody; `acls` and `xattrs` say whether those come back.
     """
 
     paths: Paths = Field([])
@@ -42,6 +43,9 @@ class Selection(RequestModel):
     in_place: bool = False
     conflict: Conflict = "refuse"
     verify: bool = True
+    owners: bool = True
+    acls: bool = True
+    xattrs: bool = True
 
     @model_validator(mode="after")
     def _fits(self) -> "Selection":
@@ -147,6 +151,10 @@ class RestoreOut(BaseModel):
     destination: str
     in_place: bool
     conflict: Conflict
+    verify: bool
+    owners: bool
+    acls: bool
+    xattrs: bool
     preview: bool
     kind: Kind
     target_host_id: uuid.UUID | None

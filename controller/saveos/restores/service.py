@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, aliased
 
 from saveos.accounts.service import check_content
@@ -23,6 +23,7 @@ from saveos.restores.schemas import Outcome, RestoreOut, Selection
 TIMEOUT = 86_400  # seconds
 CHOSEN = ("paths", "refs", "excludes", "exclude_refs", "destination", "in_place", "conflict", "preview")
 KEPT = (*CHOSEN, "kind", "target_host_id")
+SWITCHES = ("verify", "owners", "acls", "xattrs")  # of a selection; its job's parameters keep them
 IN_PLACE, OTHER_HOST, DOWNLOAD = "restores:in_place", "restores:other_host", "download"
 
 
@@ -102,7 +103,7 @@ def request(
         archive_id=found.id,
         host_id=owner.id,
         job_id=job.id,
-        **{name: value for name, value in chosen.items() if name != "verify"},
+        **{name: value for name, value in chosen.items() if name not in SWITCHES},
         preview=preview,
         kind=kind,
         target_host_id=target.id if kind == "other_host" else None,
@@ -180,11 +181,15 @@ def get_restore(session: Session, tenant_id: uuid.UUID, restore_id: uuid.UUID) -
 def list_restores(
     session: Session, tenant_id: uuid.UUID, *, host: str = "", before: uuid.UUID | None = None, limit: int
 ) -> list[Restore]:
-    """Return up to `limit` restores, newest first. Raises NotFound for an unknown host."""
+    """Return up to `limit` restores, newest first; with `host` those from it or to it.
+
+    Raises NotFound for an unknown host.
+    """
     mine = Restore.tenant_id == tenant_id, Restore.kind != "drill"
     query = select(Restore).where(*mine).order_by(Restore.id.desc()).limit(limit)
     if host:
-        query = query.where(Restore.host_id == get_host(session, tenant_id, host).id)
+        either = get_host(session, tenant_id, host).id
+        query = query.where(or_(Restore.host_id == either, Restore.target_host_id == either))
     if before:
         query = query.where(Restore.id < before)
     return list(session.scalars(query))
@@ -195,7 +200,7 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
     ids = [restore.id for restore in restores]
     target = aliased(Host)
     rows = session.execute(
-        select(Restore, Archive.name, Host.name, Job.state, target.name)
+        select(Restore, Archive.name, Host.name, Job.state, Job.parameters, target.name)
         .join(Archive, Archive.id == Restore.archive_id)
         .join(Host, Host.id == Restore.host_id)
         .outerjoin(target, target.id == Restore.target_host_id)
@@ -219,6 +224,7 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
             destination=restore.destination,
             in_place=restore.in_place,
             conflict=restore.conflict,
+            **{name: bool(parameters.get(name, True)) for name in SWITCHES},
             preview=restore.preview,
             kind=restore.kind,
             target_host_id=restore.target_host_id,
@@ -227,5 +233,5 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
             requested_by=restore.requested_by,
             created_at=restore.created_at,
         )
-        for restore, archive, host, state, target_name in rows
+        for restore, archive, host, state, parameters, target_name in rows
     ]

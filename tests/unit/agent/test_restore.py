@@ -104,6 +104,38 @@ def test_names_of_any_bytes_by_reference(backed):
     assert Path(os.fsdecode(os.fsencode(backed.base / "back") + odd)).read_text() == "odd"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of another user need root")
+def test_owners_acls_and_attributes_can_be_left_behind(backed):
+    """In place: what is restored has none of them, and a directory that is there keeps its own."""
+    acl, tree = odd_tree().ACL, backed.sources / "theirs"
+    tree.mkdir()
+    for name in ("tool", "gone"):
+        (tree / name).write_text(name)
+        os.setxattr(tree / name, "user.note", b"archived")
+        os.setxattr(tree / name, "system.posix_acl_access", acl)
+        os.chown(tree / name, 1234, 1234)
+        (tree / name).chmod(0o6755)
+    os.chown(tree, 1234, 1234)
+    assert backed.run("backup", "--wait")[0] == 0
+    (tree / "gone").unlink()
+    os.chown(tree, 4321, 4321)
+    os.setxattr(tree, "user.note", b"own")
+    os.setxattr(tree, "system.posix_acl_access", acl)
+    left = ("--no-owners", "--no-acls", "--no-xattrs")
+    told = restored(backed, "--in-place", "--conflict=overwrite", f"--path={tree}", *left)
+    assert (told["verified"], told["failed_total"], told["overwritten"]) == (True, 0, 1)
+    for name in ("tool", "gone"):
+        status = (tree / name).stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o755)
+        assert os.listxattr(tree / name) == []
+    assert tree.stat().st_uid == 4321
+    assert os.getxattr(tree, "user.note") == b"own" and "system.posix_acl_access" in os.listxattr(tree)
+    restored(backed, "--in-place", "--conflict=overwrite", f"--path={tree}", "--no-xattrs")
+    status = (tree / "tool").stat()
+    assert (status.st_uid, status.st_mode & 0o6000, tree.stat().st_uid) == (1234, 0o6000, 1234)
+    assert os.listxattr(tree / "tool") == ["system.posix_acl_access"]
+
+
 def test_a_destination_with_something_in_it_wants_a_rule(saved):
     target = saved.base / "full"
     (target / str(saved.sources).lstrip("/")).mkdir(parents=True)

@@ -182,3 +182,17 @@ def test_an_unreachable_controller_ends_with_4_and_the_playbook(monkeypatch, cap
     monkeypatch.setenv("SAVEOS_TOKEN", "x")
     assert run("maintenance", "provision", "web1", "--check") == 4
     assert "ansible-playbook playbooks/site.yml --limit web1 --check --diff" in capsys.readouterr().err
+
+
+def test_a_restore_that_no_controller_takes_is_told_as_a_playbook_with_all_that_was_asked(monkeypatch, capsys):
+    monkeypatch.setenv("SAVEOS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SAVEOS_TOKEN", "x")
+    asked = ("restores", "create", "--host", "web1", "--path", "/etc/x", "--no-owners")
+    assert run(*asked, "--in-place", "--conflict", "newer", "--preview") == 4
+    told = capsys.readouterr().err
+    assert "playbooks/restore.yml --limit web1 --check" in told
+    variables = {"paths": ["/etc/x"], "in_place": True, "conflict": "newer", "owners": False}
+    spoken = told.rpartition(" -e ")[2].strip().strip("'")
+    assert json.loads(spoken) == {f"maintenance_{name}": value for name, value in variables.items()}
+    assert run(*asked, "--target-host", "web2") == 4 and "playbooks" not in capsys.readouterr().err
+    assert run(*asked, "--conflict", "newest") == 2 and "refuse, skip" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
+from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 
 from saveos.accounts.access import Actor, find_actor
@@ -29,6 +30,8 @@ Reader = Annotated[View, Depends(view("restores:read"))]
 Restorer = Annotated[View, Depends(view("restores:write"))]
 PathsIn = Annotated[str, Form(max_length=1_000_000)]
 RefsIn = Annotated[list[str] | None, Form()]
+Keep = Annotated[list[Annotated[str, StringConstraints(max_length=10)]] | None, Form(max_length=10)]
+KEEP = ("owners", "acls", "xattrs")
 LIMIT, DATABASES = 50, 10
 
 
@@ -45,10 +48,15 @@ def ask_restore(
     plain, odd = _plain(refs or [])
     form: dict[str, Any] = {"paths": "\n".join([*(paths or []), *plain]), "refs": odd}
     if like:
-        asked = service.get_restore(page.session, page.tenant_id, like)
+        before = service.get_restore(page.session, page.tenant_id, like)
+        asked = service.describe(page.session, [before])[0]
         form = {"paths": "\n".join(asked.paths), "excludes": "\n".join(asked.excludes)}
         form |= {"refs": asked.refs, "exclude_refs": asked.exclude_refs}
         form |= {"destination": asked.destination, "conflict": asked.conflict, "where": _where(asked)}
+        form |= {
+            "target_host": asked.target_host or "",
+            "keep": [name for name in KEEP if getattr(asked, name)],
+        }
     return _form(page, archive, host, form)
 
 
@@ -64,6 +72,7 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
     destination: Annotated[str, Form(max_length=4096)] = "",
     conflict: Annotated[str, Form(max_length=20)] = "refuse",
     target_host: Annotated[str, Form(max_length=253)] = "",
+    keep: Keep = None,
     preview: Annotated[bool, Form()] = False,
     confirmed: Annotated[bool, Form()] = False,
 ) -> Response:
@@ -72,6 +81,7 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
     odd = {"refs": refs or [], "exclude_refs": exclude_refs or []}
     form: dict[str, Any] = {"paths": paths, "excludes": excludes, "destination": destination.strip()}
     form |= {"where": where, "conflict": conflict, "target_host": target_host} | odd
+    form["keep"] = KEEP if keep is None else keep
     free = preview or where == "download"
     error = "" if confirmed or free else gettext("Tick the box: a restore writes onto the host.")
     if where == "other_host" and not target_host.strip():
@@ -81,7 +91,7 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
         asked |= odd | {"in_place": where == "in_place"}
         asked |= {"destination": form["destination"] if where in ("staging", "directory", "other_host") else ""}
         asked |= {"target_host": target_host.strip() if where == "other_host" else None}
-        asked |= {"download": where == "download"}
+        asked |= {"download": where == "download"} | {name: name in form["keep"] for name in KEEP}
         try:
             with page.session.begin_nested():
                 made, job = actions.restore(page, archive.id, asked)
@@ -148,7 +158,7 @@ def _downloader(request: Request, state: State) -> Actor:
 
 def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error: str = "") -> Response:
     empty = {"paths": "", "excludes": "", "refs": [], "exclude_refs": [], "target_host": ""}
-    empty |= {"destination": "", "where": "staging", "conflict": "refuse"}
+    empty |= {"destination": "", "where": "staging", "conflict": "refuse", "keep": KEEP}
     passes = get_tenant(page.session, page.tenant_id).content_through_controller
     return page.render(
         "archives/restore.html",

@@ -19,7 +19,17 @@ from saveos_agent.direct import how_borg_runs, run_borg
 from saveos_agent.directories import DIRECTORY, open_below, opened
 from saveos_agent.errors import EXIT_FAILED, AgentError
 from saveos_agent.files import remove, remove_tree
-from saveos_agent.mover import RESTORE_FAILED_KEEP, Failures, Foresight, Mover, put_back, put_into, tree_size
+from saveos_agent.mover import (
+    RESTORE_FAILED_KEEP,
+    Failures,
+    Foresight,
+    Mover,
+    disown,
+    put_back,
+    put_into,
+    tree_size,
+    untouched,
+)
 from saveos_agent.output import Output, classify, ssh_probe
 from saveos_agent.packing import Unpacker
 from saveos_agent.processes import Cancel, end_processes
@@ -122,6 +132,7 @@ class Restoring:
         assert self.run.restore is not None
         if result["state"] in ("succeeded", "warning"):
             self.run.restore.update(truth.compare(partial))
+            self.own(partial)
             self.run.restore.update(self.expect(partial))
         else:
             truth.end()
@@ -138,6 +149,7 @@ class Restoring:
         files, size = tree_size(partial)
         self.run.restore.update(archive=self.archive, files=files, bytes=size)
         self.run.restore.update({name: told[name] for name in ("verified", "verified_files")})
+        self.own(partial)
         self.run.restore.update(self.expect(partial))
         return failure(self.repository.id, {}, "succeeded", 0) | {"error": None}
 
@@ -145,6 +157,11 @@ class Restoring:
         """Raise AgentError where the run was canceled."""
         if self.cancel.requested:
             raise AgentError("canceled", "The run was canceled.", "Start it again when it suits.")
+
+    def own(self, partial: Path) -> None:
+        """Make what is staged ours where the archive's owners are not wanted."""
+        if not self.request.owners:
+            disown(partial)
 
     def expect(self, partial: Path) -> dict[str, int]:
         """What moving will do, counted before it begins, so that the figures hold after a kill, too."""
@@ -175,6 +192,7 @@ class Restoring:
         if partial.is_dir():
             times = self.saved.get("times")
             mover = Mover(self.request.conflict, self.failures, self.cancel, times)
+            mover.untouched = untouched(self.request.owners, self.request.acls, self.request.xattrs)
             if self.request.in_place:
                 put_back(mover, partial, outermost(self.request.paths))
             else:
@@ -186,7 +204,8 @@ def extract(work: Restoring, partial: Path) -> dict[str, Any]:
     run, request, cancel = work.run, work.request, work.cancel
     output = Output(work.redactor, failed_keep=RESTORE_FAILED_KEEP)
     output.on_progress = lambda told: run.tell("extract", work.repository.id, told)
-    arguments = ["extract", "--log-json", "--progress", "--sparse", *LOCK_WAIT, *request.exclusions()]
+    arguments = ["extract", "--log-json", "--progress", "--sparse", *request.left_behind()]
+    arguments += [*LOCK_WAIT, *request.exclusions()]
     arguments += [f"::{work.archive}", *request.selectors()]
     try:
         status = run_borg(

@@ -160,6 +160,7 @@ class Mover:
         self.rule, self.failures, self.cancel = rule, failures, cancel
         self.times = times or {}  # of directories: inner path → atime and mtime in ns, known before a kill
         self.copies: dict[tuple[int, int], tuple[str, int]] = {}  # hard links, copied to another file system
+        self.untouched: frozenset[str] = frozenset()  # what directories that are there keep of their own
 
     def merge(self, source: int, target: int, shown: str) -> None:
         for name in sorted(os.listdir(source)):
@@ -200,7 +201,7 @@ class Mover:
             times = self.times.get(shown.lstrip("/")) or _times(inner)  # moving out of it changes them
             self.merge(inner, place, shown)
             if not keep:
-                copy_metadata(f"/proc/self/fd/{inner}", f"/proc/self/fd/{place}", times)
+                copy_metadata(f"/proc/self/fd/{inner}", f"/proc/self/fd/{place}", times, self.untouched)
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=source)
 
@@ -318,16 +319,43 @@ def _times(directory: int) -> list[int]:
     return [status.st_atime_ns, status.st_mtime_ns]
 
 
-def copy_metadata(source: str, goal: str, times: Optional[list[int]] = None) -> None:
-    """Owner, attributes, ACLs, mode and times of one path to another; of directories with `times`."""
+OWNERS, ACLS, XATTRS = "owners", "system.posix_acl_", "user."  # prefixes of attributes' names, the last two
+
+
+def untouched(owners: bool, acls: bool, xattrs: bool) -> frozenset[str]:
+    """What a restore without owners, ACLs or extended attributes leaves alone."""
+    wanted = {OWNERS: owners, ACLS: acls, XATTRS: xattrs}
+    return frozenset(name for name, is_wanted in wanted.items() if not is_wanted)
+
+
+def disown(tree: Path) -> None:
+    """Make a tree that only we can change ours; what was setuid or setgid to somebody is that to nobody."""
+    for directory, names, files in os.walk(tree):
+        for name in (*names, *files):
+            path = os.path.join(directory, name)
+            os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
+            mode = os.lstat(path).st_mode
+            if not stat.S_ISLNK(mode):
+                os.chmod(path, stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
+
+
+def copy_metadata(
+    source: str, goal: str, times: Optional[list[int]] = None, left: frozenset[str] = frozenset()
+) -> None:
+    """Owner, attributes, ACLs, mode and times of one path to another; of directories with `times`.
+
+    `left`: what of the goal's own stays (see `untouched`).
+    """
     follow = times is not None  # directories come as /proc/self/fd/N
     status = os.stat(source, follow_symlinks=follow)
-    with contextlib.suppress(PermissionError):
-        os.chown(goal, status.st_uid, status.st_gid, follow_symlinks=follow)
+    if OWNERS not in left:
+        with contextlib.suppress(PermissionError):
+            os.chown(goal, status.st_uid, status.st_gid, follow_symlinks=follow)
+    ours = tuple(prefix for prefix in (XATTRS, ACLS) if prefix not in left)
     with contextlib.suppress(OSError):
         kept = os.listxattr(source, follow_symlinks=follow)
         for name in os.listxattr(goal, follow_symlinks=follow):
-            if name not in kept and name.startswith(("user.", "system.posix_acl_")):
+            if name not in kept and name.startswith(ours):
                 os.removexattr(goal, name, follow_symlinks=follow)
     shutil.copystat(source, goal, follow_symlinks=follow)
     if times:

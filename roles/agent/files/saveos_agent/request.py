@@ -23,7 +23,8 @@ class RestoreRequest:
 
     `destination`: a directory; empty is one below the state directory. With `in_place` everything goes back to
     where it came from. `conflict` says what happens to what is there: `refuse` takes an absent or empty
-    directory only. With `transfer` the content comes from another host, whose repository it is.
+    directory only. With `transfer` the content comes from another host, whose repository it is. Without
+    `owners` everything belongs to who runs the agent, and is setuid to nobody.
     """
 
     run_id: str
@@ -38,6 +39,9 @@ class RestoreRequest:
     in_place: bool = False
     verify: bool = True
     transfer: str = ""
+    owners: bool = True
+    acls: bool = True
+    xattrs: bool = True
 
     @property
     def state_file(self) -> str:
@@ -55,6 +59,10 @@ class RestoreRequest:
 
     def exclusions(self) -> list[str]:
         return [part for path in self.excludes for part in ("--exclude", f"pp:{inner_path(path)}")]
+
+    def left_behind(self) -> list[str]:
+        """Borg's options for what belongs to a file and is not wanted."""
+        return ([] if self.acls else ["--noacls"]) + ([] if self.xattrs else ["--noxattrs"])
 
     def target(self, settings: Settings) -> Path:
         if self.in_place:

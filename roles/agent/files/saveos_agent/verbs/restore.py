@@ -38,6 +38,7 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
             options.in_place,
             not options.no_verify,
             check_run_id(options.transfer) if options.transfer else "",
+            *wanted(options),
         )
     if options.check:
         return plan_answer(plan_restore(settings, request))
@@ -48,6 +49,23 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
         store(settings, request.state_file, {"request": vars(request), "tries": 0})
     code = restore(settings, request, lambda text: print(text, file=sys.stderr, flush=True))
     return Answer(find_record(settings, request.run_id), [], code)
+
+
+def wanted(options: argparse.Namespace) -> tuple[bool, bool, bool]:
+    """Whether owners, ACLs and extended attributes come back, too."""
+    return not options.no_owners, not options.no_acls, not options.no_xattrs
+
+
+def metadata_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-owners",
+        action="store_true",
+        help="leave owners out: all is root's, and setuid to nobody",
+    )
+    parser.add_argument("--no-acls", action="store_true", help="leave ACLs out")
+    parser.add_argument(
+        "--no-xattrs", action="store_true", help="leave extended attributes (and file capabilities) out"
+    )
 
 
 def path_of(ref: str) -> str:
@@ -83,5 +101,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare what was restored with the archive by hash"
     )
+    metadata_options(parser)
     parser.add_argument("--transfer", default="", help=argparse.SUPPRESS)  # another host sends the content
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)

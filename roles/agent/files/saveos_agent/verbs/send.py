@@ -11,7 +11,7 @@ from saveos_agent.request import RestoreRequest, check_paths
 from saveos_agent.send import send
 from saveos_agent.settings import Settings
 from saveos_agent.times import check_run_id, new_run_id
-from saveos_agent.verbs.restore import path_of
+from saveos_agent.verbs.restore import metadata_options, path_of
 
 
 def run(settings: Settings, options: argparse.Namespace) -> Answer:
@@ -26,6 +26,8 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
         tuple(options.exclude) + tuple(path_of(ref) for ref in options.exclude_ref),
         verify=True,
         transfer=check_run_id(options.transfer),
+        acls=not options.no_acls,
+        xattrs=not options.no_xattrs,
     )
     check_paths(request)
     data = send(settings, request, options.staged, options.timeout)
@@ -43,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("--ref", "--exclude-ref"):
         parser.add_argument(name, action="append", default=[], metavar="REF", help=argparse.SUPPRESS)
+    metadata_options(parser)
     parser.add_argument(
         "--staged",
         action="store_true",
