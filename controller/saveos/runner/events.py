@@ -40,6 +40,11 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
+def storable(text: str) -> str:
+    """Return `text` as every database and JSON reader takes it: a host's program may print any bytes."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def note(text: str, kind: str = "note") -> Line:
     """Return a log event that comes from the controller itself, not yet numbered."""
     return {"t": round(time.time(), 3), "k": kind, "h": "", "task": "", "text": clip(text, MAX_TEXT)}
@@ -80,7 +85,7 @@ class Mapper:
             yield {"start": host}
 
     def _numbered(self, line: Line, event: dict[str, Any]) -> Line:
-        text = clip(line.get("text", ""), MAX_TEXT)
+        text = storable(clip(line.get("text", ""), MAX_TEXT))
         if self.size > MAX_LOG and line["k"] not in ("failed", "unreachable", "recap"):
             text = ""
         self.number += 1

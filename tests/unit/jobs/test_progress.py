@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from saveos.jobs import logs, progress, queue
+from saveos.runner.events import Mapper
 
 
 def line(n: int, k: str, h: str = "", task: str = "", text: str = "", **rest: Any) -> dict[str, Any]:
@@ -43,6 +44,15 @@ def test_hosts_follow_events_and_recap(running: Any, jobs: Any) -> None:
     assert (b.state, b.error, b.tasks) == ("failed", "no space left", [["one", "changed"], ["two", "failed"]])
     job = jobs.get(running.job_id)
     assert (job.events, job.hosts_done, job.hosts_failed) == (5, 2, 1)
+
+
+def test_what_no_database_takes_is_replaced(running: Any, jobs: Any) -> None:
+    """A program's binary output: PostgreSQL refuses NUL, SQLite a lone surrogate, and JSON answers both."""
+    res = {"msg": "no \x00 such", "stderr": "caf\udce9"}
+    event = {"event": "runner_on_failed", "event_data": {"host": "a", "task": "one", "res": res}}
+    running(*Mapper(0).lines(event))
+    assert jobs.hosts(running.job_id)[0].error == "no \N{REPLACEMENT CHARACTER} such\ncaf?"
+    assert "caf?" in jobs.log(running.job_id).encode().decode()
 
 
 def test_rescued_failure_is_none(running: Any, jobs: Any) -> None:
