@@ -109,7 +109,9 @@ class CallbackModule(CallbackBase):
 
     def _note_error(self, result):
         text = "hidden by no_log" if self._hidden(result) else str(result.result.get("msg") or "failed")
-        self.errors[result.host.get_name()] = text[:2000]
+        # The controller refuses what no database takes, and with it the whole report
+        text = text[:2000].replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        self.errors[result.host.get_name()] = text.encode("utf-8", "replace").decode()
 
     def v2_playbook_on_stats(self, stats):
         hosts = [self._host(name, stats.summarize(name)) for name in sorted(stats.processed)]

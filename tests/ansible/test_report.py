@@ -28,7 +28,7 @@ PLAY = """
       saveos_result: {saveos: {secret: canary-result}}
       no_log: true
     - name: Fail on one host
-      ansible.builtin.fail: {msg: it broke}
+      ansible.builtin.fail: {msg: "it broke\\0"}
       when: inventory_hostname == 'two'
     - name: Fail without consequence
       ansible.builtin.fail: {msg: ignored}
@@ -91,7 +91,7 @@ def test_a_run_by_hand_is_reported_once_with_its_results(play, receiver):
     assert (one["name"], one["state"], one["error"]) == ("one", "changed", None)
     assert one["counts"] == {"ok": 4, "changed": 3, "failed": 0, "unreachable": 0, "skipped": 1}
     assert one["result"] == {"run": {"state": "succeeded"}, "versions": {"a": 1, "b": 2}}
-    assert (two["state"], two["error"]) == ("failed", "it broke")
+    assert (two["state"], two["error"]) == ("failed", "it broke\N{REPLACEMENT CHARACTER}")
 
 
 def test_results_under_no_log_are_dropped(play, receiver):
