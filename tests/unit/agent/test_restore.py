@@ -87,6 +87,18 @@ def test_conflict_rules_in_place_and_their_preview(saved, rule, plain, others, c
     assert sorted(path.name for path in here.iterdir()) == sorted(["fifo", "link", "plain", "sub", *others])
 
 
+def test_a_preview_looks_at_the_file_system_to_which_it_goes(agent, backed):
+    """Not at that of / where what goes back in place is on another one."""
+
+    def near(**asked):
+        return agent.RestoreRequest(RUN, "", "host", "", "latest", **asked).near(backed.settings)
+
+    paths = ("/srv/a/x/deep", "/srv/a/x", "/srv/a/y")
+    assert near(paths=paths, destination="", in_place=True, conflict="skip") == Path("/srv/a")
+    assert near(paths=(), destination="", in_place=True, conflict="skip") == Path("/")
+    assert near(paths=paths, destination="/mnt/else") == Path("/mnt/else")
+
+
 def test_only_newer_leaves_what_is_newer(saved):
     (saved.sources / "plain").write_text("mine, later")
     os.utime(saved.sources / "plain", (time.time() + 100, time.time() + 100))

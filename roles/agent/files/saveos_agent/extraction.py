@@ -104,10 +104,7 @@ class Restoring:
         self.archive = request.archive
         if not request.transfer:
             self.archive = resolve_archive(self.settings, self.repository, request.archive)[0]
-        near = self.destination
-        if request.in_place and request.paths:
-            near = Path("/" + os.path.commonpath([os.path.dirname(path) for path in outermost(request.paths)]))
-        parent = staging_parent(self.settings, near)
+        parent = staging_parent(self.settings, request.near(self.settings))
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not request.transfer:
             check_space(self.settings, request, self.repository, self.archive, parent)

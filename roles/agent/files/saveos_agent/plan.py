@@ -74,7 +74,7 @@ def plan_restore(settings: Settings, request: RestoreRequest) -> dict[str, Any]:
         size += length
     if request.paths and not seen.directories.keys() - {""} and not files:
         raise AgentError("source_missing", f"None of the paths is in archive {name}.", "Browse the archive.")
-    free = shutil.disk_usage(staging_parent(settings, destination)).free
+    free = shutil.disk_usage(staging_parent(settings, request.near(settings))).free
     return {
         "repository_id": repository.id,
         "archive": name,

@@ -69,6 +69,12 @@ class RestoreRequest:
             return Path("/")
         return Path(self.destination or settings.state / "restores" / self.run_id)
 
+    def near(self, settings: Settings) -> Path:
+        """A path on the file system to which it goes."""
+        if self.in_place and self.paths:
+            return Path("/" + os.path.commonpath([os.path.dirname(path) for path in outermost(self.paths)]))
+        return self.target(settings)
+
 
 def check_restore(settings: Settings, request: RestoreRequest) -> Path:
     """Refuse before anything starts: unknown repository, bad path, a destination that cannot be. Its path."""
