@@ -52,6 +52,21 @@ def test_an_odd_tree_arrives_as_it_was(agent, failures, odd_tree, tmp_path):
     assert told["files"] == counts["files"] > 30
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_written(agent, failures, tmp_path, monkeypatch):
+    (tmp_path / "tree/deep").mkdir(parents=True)
+    with (tmp_path / "tree/deep/holes").open("wb") as file:
+        file.truncate(10**12)
+    (tmp_path / "tree/deep/file").write_bytes(os.urandom(100_000))
+    os.link(tmp_path / "tree/deep/file", tmp_path / "tree/deep/again")
+    assert 100_000 <= agent.room_for(tmp_path / "tree") < 200_000, "holes and further names need none"
+    monkeypatch.setattr(agent, "room_for", lambda _tree: 10**18)
+    (tmp_path / "tree/deep/holes").unlink()
+    content, _ = packed(agent, tmp_path / "tree")
+    with pytest.raises(agent.AgentError, match="1000000000000000000 bytes are on their way"):
+        unpack(agent, failures, content, tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_a_stream_that_breaks_off_is_no_whole(agent, failures, tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/file").write_bytes(os.urandom(100_000))

@@ -2,9 +2,9 @@
 """A tree as one stream from host to host: a tar archive with what tar alone does not say.
 
 Each entry carries its times in nanoseconds, its extended attributes (ACLs are some of them) and, if it is a
-file, the SHA-256 of its content. The last member says that the stream is whole, and which files of the archive
-are not in it because their content was damaged. Owners travel as names with their numbers; a name that the
-receiving host knows wins, as with Borg.
+file, the SHA-256 of its content. The first says how much room all of them need. The last member says that the
+stream is whole, and which files of the archive are not in it because their content was damaged. Owners travel
+as names with their numbers; a name that the receiving host knows wins, as with Borg.
 """
 
 from __future__ import annotations
@@ -53,13 +53,15 @@ def pack(
     """
     counts = {"files": 0, "bytes": 0}
     seen: dict[tuple[int, int], str] = {}
+    needed = room_for(tree)
     out: Any = _Out(write)
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=PIECE) as tar:
         for directory, names, files in os.walk(tree):
             names.sort()
             for name in (*names, *sorted(files)):
-                _pack_entry(tar, tree, os.path.join(directory, name), seen, counts)
+                _pack_entry(tar, tree, os.path.join(directory, name), seen, counts, needed)
                 tar.members.clear()  # it would keep them all
+                needed = 0
         end = tarfile.TarInfo(END)
         missing = {"failed_files": failures.listed(), "failed_total": failures.total}
         told = json.dumps({**counts, "verified": verified, **missing}).encode()
@@ -68,9 +70,28 @@ def pack(
     return counts
 
 
-def _pack_entry(
-    tar: tarfile.TarFile, tree: Path, path: str, seen: dict[tuple[int, int], str], counts: dict[str, int]
+def room_for(tree: Path) -> int:
+    """Bytes that a tree takes on its disk: holes take none, further names of a file neither."""
+    known, size = set[tuple[int, int]](), 0
+    for directory, _names, files in os.walk(tree):
+        for name in files:
+            status = os.lstat(os.path.join(directory, name))
+            if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in known:
+                size += status.st_blocks * 512
+            if status.st_nlink > 1:
+                known.add((status.st_dev, status.st_ino))
+    return size
+
+
+def _pack_entry(  # noqa: PLR0917
+    tar: tarfile.TarFile,
+    tree: Path,
+    path: str,
+    seen: dict[tuple[int, int], str],
+    counts: dict[str, int],
+    needed: int,
 ) -> None:
+    """Write one entry; the first one says what all `needed`."""
     status = os.lstat(path)
     kind = KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:  # a socket: no archive brings one back
@@ -84,6 +105,8 @@ def _pack_entry(
         info.gname = grp.getgrgid(status.st_gid).gr_name
     info.mtime = int(status.st_mtime)
     info.pax_headers = {"SAVEOS.times": f"{status.st_atime_ns} {status.st_mtime_ns}"}
+    if needed:
+        info.pax_headers["SAVEOS.room"] = str(needed)
     if attributes := _attributes(path):
         info.pax_headers["SAVEOS.attributes"] = attributes
     if kind == tarfile.SYMTYPE:
@@ -177,6 +200,7 @@ class Unpacker:
     def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = member.name[len(DATA) :]
         parts = path.split("/")
+        self._check_room(int(member.pax_headers.get("SAVEOS.room") or 0))
         if not member.name.startswith(DATA) or not path or any(part in ("", ".", "..") for part in parts):
             raise AgentError("transfer", f"What came names a path outside: {member.name!r}.")
         try:
@@ -184,6 +208,14 @@ class Unpacker:
                 self._make(tar, member, parent, parts[-1], path)
         except OSError as error:
             self.failures.add(path, error.strerror or str(error))
+
+    def _check_room(self, needed: int) -> None:
+        told = os.fstatvfs(self.root)
+        free = told.f_bavail * told.f_frsize
+        if needed > free:
+            text = f"{needed} bytes are on their way, and the file system of the destination has {free} free."
+            fix = "Free space, name a destination on another file system, or choose less."
+            raise AgentError("disk_full", text, fix)
 
     def _make(self, tar: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str, path: str) -> None:
         if member.isdir():
