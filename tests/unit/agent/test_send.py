@@ -15,19 +15,20 @@ TRANSFER = "0193bbbb-0000-7000-8000-000000000009"
 
 
 class Listener:
-    """A controller that takes one transfer: `answer` at first, 100 to go on; `enough` bytes and it hangs up."""
+    """A controller that takes one transfer after it has refused `refusals`; `enough` bytes and it hangs up."""
 
-    def __init__(self, answer=100, enough=10**9):
-        self.body, self.paths, self.whole, outer = b"", [], False, self
+    def __init__(self, refusals=0, enough=10**9):
+        self.body, self.paths, self.whole, self.refusals, outer = b"", [], False, refusals, self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_expect_100(self):
-                if answer == 100:
+                if not outer.refusals:
                     return super().handle_expect_100()
+                outer.refusals -= 1
                 told = b'{"detail": "nobody read this transfer"}'
-                self.send_response(answer)
+                self.send_response(408)
                 self.send_header("Content-Length", str(len(told)))
                 self.end_headers()
                 self.wfile.write(told)
@@ -107,7 +108,7 @@ def test_borg_does_not_start_where_nobody_reads(agent, backed, listener, monkeyp
 
     monkeypatch.setattr(agent, "run_borg", only_list)
     with pytest.raises(agent.AgentError, match="nobody read this transfer"):
-        send(agent, backed, listener(answer=408).url, str(backed.sources))
+        send(agent, backed, listener(refusals=1).url, str(backed.sources))
 
 
 def test_a_controller_that_hangs_up_ends_it(agent, backed, listener):
@@ -140,7 +141,7 @@ def test_a_whole_archive_counts_alike_where_it_is_made_sent_and_received(agent, 
 def test_a_drill_sends_its_sandbox_what_it_restored(agent, backed, listener, tmp_path):
     code, record = backed.run("backup", "--wait")
     assert code == 0, record
-    controller = listener()
+    controller = listener(refusals=2)  # the sandbox is at a backup of its own
     settings = agent.Settings(**{**vars(backed.settings), "controller_url": controller.url})
     told = agent.Drill(settings, 7, 20, TRANSFER).conduct()
     assert (told["state"], told["sent"]["files"]) == ("proven", told["sampled"])
@@ -151,6 +152,10 @@ def test_a_drill_sends_its_sandbox_what_it_restored(agent, backed, listener, tmp
     changed.write_text(changed.read_text().upper())
     assert agent.tree_digest(tmp_path)["digest"] != told["sent"]["digest"]
     assert agent.load(settings, "drill.json") is None, "nothing is left"
+    with pytest.raises(agent.AgentError, match="was at another run for 0 minutes"):
+        agent.upload_to_host(
+            agent.Settings(**{**vars(settings), "controller_url": listener(refusals=1).url}), TRANSFER, 0
+        )
 
 
 def _without_zstd(shutil):

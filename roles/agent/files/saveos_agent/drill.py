@@ -50,7 +50,7 @@ from saveos_agent.runs import remove_drill, turn
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.state import load, store
 from saveos_agent.times import borg_time, new_run_id, parse_utc, utc
-from saveos_agent.transfer import Upload
+from saveos_agent.transfer import upload_to_host
 from saveos_agent.trial import tree_digest
 
 DRILL_SECONDS = 2 * 3600
@@ -161,7 +161,7 @@ class Drill:
     def _send(self) -> dict[str, Any]:
         """Send what was restored to the sandbox; returns what must arrive there. Raises AgentError."""
         tree = self.scratch / SENT
-        upload = Upload(self.settings, self.transfer, "tar")
+        upload = upload_to_host(self.settings, self.transfer, self._left())
         try:
             pack(tree, upload.write, True, Failures(self.redactor))
             upload.finish()

@@ -25,7 +25,7 @@ from saveos_agent.request import RestoreRequest
 from saveos_agent.runs import Run, remove_drill, turn
 from saveos_agent.settings import Settings
 from saveos_agent.state import store
-from saveos_agent.transfer import PIECE, Upload
+from saveos_agent.transfer import HOST_SECONDS, PIECE, Upload, upload_to_host
 
 EMPTY = bytes(512)  # a tar archive that begins so holds nothing
 LEVEL = 5  # of gzip
@@ -162,7 +162,7 @@ def send_staged(settings: Settings, request: RestoreRequest, archive: str, cance
     try:
         scratch.mkdir(mode=0o700)
         verified = _extract_verified(work, scratch)
-        upload = Upload(settings, request.transfer, "tar")
+        upload = upload_to_host(settings, request.transfer, HOST_SECONDS)
         try:
             counts = pack(scratch, upload.write, verified, work.failures)
             upload.finish()

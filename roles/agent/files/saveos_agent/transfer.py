@@ -20,7 +20,12 @@ from saveos_agent.settings import VERSION, Settings, load_token
 PIECE = 64 * 1024  # bytes
 BEGIN_SECONDS = 180  # longer than the controller waits for a reader
 SEND_SECONDS = 120  # for one piece: the controller gives a reader that stands still up before that
+HOST_SECONDS = 2 * 3600  # another host may be at a run of its own; as long as that waits for its turn
 RECEIVE_SECONDS = 960  # longer than the controller waits for the other host's next piece
+
+
+class NobodyReads(AgentError):
+    """Nobody came to read for as long as the controller waits for a reader."""
 
 
 def broken(reason: str) -> AgentError:
@@ -76,6 +81,10 @@ class Upload:
                 raise broken("the controller closed the connection.")
             head += byte
         status = int(head.split(None, 2)[1])
+        if status == 408:
+            raise NobodyReads(
+                "transfer", f"The transfer was given up: {self._reason(status)}", "Ask for it anew."
+            )
         if status != 100:
             raise broken(self._reason(status))
 
@@ -130,6 +139,19 @@ class Upload:
         """Close the connection: without `finish` the controller knows that it broke off."""
         with contextlib.suppress(OSError):
             self._connection.close()
+
+
+def upload_to_host(settings: Settings, transfer: str, seconds: float) -> Upload:
+    """An upload to another host, which is waited for: it may be at a run of its own. Raises AgentError."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return Upload(settings, transfer, "tar")
+        except NobodyReads:
+            if time.monotonic() < deadline:
+                continue
+            text = f"The other host was at another run for {seconds / 60:.0f} minutes, and took nothing."
+            raise AgentError("transfer", text, "Ask for it anew when that has ended.") from None
 
 
 class Download:
