@@ -18,12 +18,14 @@ from babel.dates import format_date, format_datetime, format_timedelta
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
+from babel.units import format_unit
 
 from saveos.core.clock import now
 
 LOCALE_DIR = Path(__file__).parent / "locale"
 LANGUAGES = {"en": "English", "fr": "Français"}
 DEFAULT = "en"
+PERIODS = {"H": "hour", "d": "day", "w": "week", "m": "month", "y": "year"}  # as Borg writes them
 SIZE_UNITS = {
     "en": ("B", "KiB", "MiB", "GiB", "TiB", "PiB"),
     "fr": ("o", "Kio", "Mio", "Gio", "Tio", "Pio"),
@@ -170,6 +172,14 @@ def duration(seconds: float | None) -> str:
             tail = f" {rest // smaller:02d} {small}" if rest // smaller else ""
             return f"{number(whole)} {unit}{tail}".replace(" ", "\N{NO-BREAK SPACE}")
     return f"{total}\N{NO-BREAK SPACE}s"
+
+
+def period(text: str) -> str:
+    """Return one of Borg's lengths of time in words, "7d" as "7 days"; what is none, as it is."""
+    unit = PERIODS.get(text[-1:])
+    if unit is None or not text[:-1].isdecimal():
+        return text
+    return format_unit(int(text[:-1]), f"duration-{unit}", locale=_locale())
 
 
 def ago(value: datetime | None) -> str:

@@ -23,7 +23,7 @@ from saveos.core import i18n
 from saveos.core.errors import Problem
 from saveos.core.settings import get_settings
 from saveos.core.web import SessionDep, request_id
-from saveos.dashboard import queries, words
+from saveos.dashboard import queries, told, words
 from saveos.dashboard.sentences import sentence
 
 STATIC = Path(__file__).parent / "static"
@@ -61,6 +61,7 @@ def environment() -> Environment:
         moment_exact=i18n.moment_exact,
         moment_in=i18n.moment_in,
         number=i18n.number,
+        period=i18n.period,
         percent=i18n.percent,
         size=i18n.size,
     )
@@ -72,6 +73,7 @@ def environment() -> Environment:
         progress=progress,
         static=f"/static/{build_id()}",
         target=target,
+        told=told,
         version=__version__,
         words=words,
     )
@@ -170,6 +172,7 @@ class View:
         """Render a page with menu, toast and the menu's numbers."""
         base = {
             "active_jobs": queries.count_active(self.session, self.tenant_id),
+            "can_read_secrets": self.actor.may("secrets:read"),
             "can_restore": self.actor.may("restores:write"),
             "can_run": self.actor.may("jobs:write"),
             "can_write": self.actor.may("hosts:write"),

@@ -15,7 +15,7 @@ from saveos.core.clock import now
 from saveos.core.errors import NotFound
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
-from saveos.dashboard import queries, words
+from saveos.dashboard import queries, told, words
 from saveos.dashboard.rendering import View, environment, url, view
 
 router = APIRouter(include_in_schema=False)
@@ -74,13 +74,13 @@ def _find(page: View, state: str, filters: dict[str, str], cursor: str) -> list[
 
 def _row(alert: AlertOut) -> dict[str, Any]:
     """Return an alert in the reader's language, as far as its rule is one that we know."""
-    title, text = words.rules.get(alert.rule, ("", ""))
+    title = words.rules.get(alert.rule, ("", ""))[0]
     title = gettext(title) if title else alert.title.capitalize()
     name = f"{title}, {alert.host}" if alert.host else title
     return {
         "alert": alert,
         "title": title,
-        "text": gettext(text) if text else alert.summary,
+        "text": told.alert(alert.rule, alert.summary),
         "name": name,
         "href": _about(alert),
     }

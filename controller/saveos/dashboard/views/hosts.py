@@ -15,7 +15,7 @@ from saveos.checkins.service import SKEW_SECONDS
 from saveos.core.clock import now
 from saveos.core.i18n import SIZE_UNITS, gettext, language
 from saveos.core.pagination import decode_id, decode_time_and_id, encode_cursor, split, time_and_id
-from saveos.dashboard import queries, words
+from saveos.dashboard import queries, told, words
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.hosts import groups, service, ssh_keys
 from saveos.hosts.models import Host
@@ -152,7 +152,7 @@ def show_host(page: Reader, name: str) -> Response:
         heartbeat=_heartbeat(host),
         running=queries.running_on(page.session, [host.id]).get(host.id),
         groups=groups.group_names(page.session, [host.id]).get(host.id, []),
-        last_error=latest.error if latest and latest.state == "failed" else "",
+        last_error=told.error(latest.error_code, latest.error) if latest and latest.state == "failed" else None,
         next_run_at=queries.next_run_of(host, now()),
         overdue=host.due_at is not None and host.due_at < now(),
         parts=_parts(host),

@@ -16,7 +16,7 @@ from saveos.core.i18n import day as short_day
 from saveos.core.i18n import gettext, number, size
 from saveos.core.pagination import split
 from saveos.core.settings import get_settings
-from saveos.dashboard import actions, forms, parameters, queries, words
+from saveos.dashboard import actions, forms, parameters, queries, told, words
 from saveos.dashboard.rendering import View, environment, redirect, url, view
 from saveos.hosts import service as hosts
 from saveos.maintenance import findings, service
@@ -125,7 +125,7 @@ def confirm_fixes(
 def _confirm(page: View, operation: Operation, filters: dict[str, str], error: str = "") -> Response:
     asked = FindingFilter(operation=operation.name, **filters)
     found, left_out = service.fixable(page.session, page.tenant_id, asked)
-    titles = Counter(each.title for each in found)
+    titles = Counter(told.finding(each.kind, each.title).text for each in found)
     return page.render(
         "maintenance/fix.html",
         409 if error else 200,

@@ -1,0 +1,222 @@
+"""What hosts and guards tell, in the reader's language: they speak English, and name a stable code beside it.
+
+Pages show the sentence of the code, and below it what was told, since that names paths, packages and numbers.
+English pages show what was told alone: it says the same, and more. What has no code here stays as it is.
+"""
+
+from dataclasses import dataclass
+
+from saveos.core.i18n import DEFAULT, gettext, language, mark
+from saveos.dashboard import words
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sentence, and the teller's own English words where the sentence is not those already."""
+
+    text: str
+    detail: str = ""
+
+
+ERRORS = {  # the agent's code of a failed run → what went wrong, and what to do
+    "hook_failed": mark(
+        "A hook command failed, so the run stopped. Run it by hand on the host and correct it."
+    ),
+    "source_missing": mark("A path to work on does not exist. Correct the policy, or create the path."),
+    "repository_gone": mark(
+        "The repository is gone from the storage server. Bring it back from a copy;"
+        " it is never made anew silently."
+    ),
+    "passphrase_wrong": mark(
+        "The repository's passphrase on this host does not open it. Put the right one in place."
+    ),
+    "lock_timeout": mark("The repository is in use by another borg process. Wait for it to end."),
+    "quota_exceeded": mark(
+        "The repository's quota is used up. Raise it, or back up less; earlier archives are intact."
+    ),
+    "disk_full": mark("A disk is full. Free space there and run again; earlier archives are intact."),
+    "host_key_changed": mark(
+        "The storage server shows another SSH host key than the pinned one. If it was rebuilt on purpose,"
+        " provision this host again; else treat it as an attack."
+    ),
+    "permission_denied": mark(
+        "The storage server or a directory refused access. Provision server and host again."
+    ),
+    "server_unreachable": mark(
+        "The storage server could not be reached, or closed the connection."
+        " Check that it is up and open to this host."
+    ),
+    "not_configured": mark("This host is not set up for it. Provision it again."),
+    "archive_missing": mark("The repository does not have this archive."),
+    "canceled": mark("The run was canceled. Start it again when it suits."),
+    "delivery": mark("The controller could not be told of it. Check its address and the host's token."),
+    "dump_missing": mark("The archive has no dump of this database."),
+    "dump_broken": mark("The dump of the database is broken."),
+    "database_failed": mark("The database server refused it."),
+    "clock": mark("The host's clock is wrong, so nothing was deleted by age. Run an NTP service."),
+    "unit_failed": mark("The host's service manager could not start the run. Provision the host again."),
+    "timeout": mark("It took too long and was ended."),
+    "unknown": mark("The run failed. Its log says more."),
+}
+FINDINGS = {  # kind of a finding → its title
+    # cleanup
+    "apt-archives": mark("Package files of apt"),
+    "dnf-cache": mark("Caches of dnf"),
+    "dnf5-cache": mark("Caches of dnf"),
+    "yum-cache": mark("Caches of yum"),
+    "man-cache": mark("Formatted manual pages"),
+    "npm-cache": mark("Caches of npm"),
+    "borg-cache": mark("Borg caches that are not used any more"),
+    "borg-cache-users": mark("Borg caches that are not used any more"),
+    "saveos-leftovers": mark("Leftovers of interrupted writes of the agent"),
+    "journal": mark("Archived journal files"),
+    "rotated-logs": mark("Rotated logs"),
+    "core-dumps": mark("Core dumps"),
+    "crash-reports": mark("Crash reports"),
+    "tmp": mark("Temporary files"),
+    "var-tmp": mark("Temporary files"),
+    "rule-refused": mark("A cleanup rule is not carried out"),
+    "unknown-rule": mark("There is no such cleanup rule"),
+    "protected-path": mark("A path is protected from cleanup"),
+    "allowed-path": mark("A path may not be cleaned"),
+    "root-refused": mark("A cleanup rule leaves a directory alone"),
+    "not-cleaned": mark("Not all could be cleaned"),
+    # dependencies
+    "update-failed": mark("The update failed"),
+    "package-manager-busy": mark("Another program holds the package manager's lock"),
+    "health-check-failed": mark("The host is not in order after the update"),
+    "not-as-planned": mark("What was installed differs from the plan"),
+    "updates-installed": mark("Packages were installed"),
+    "package-manager-unknown": mark("The host's package manager is not known"),
+    "package-lists-unreachable": mark("Package lists could not be fetched"),
+    "update-interrupted": mark("An earlier update was interrupted"),
+    "dependencies-unmet": mark("Installed packages miss what they depend on"),
+    "plan-failed": mark("The package manager finds no way to update"),
+    "security-update": mark("A security update is waiting"),
+    "held-security-update": mark("A security update is held back by hand"),
+    "held-update": mark("An update is held back by hand"),
+    "update": mark("An update is waiting"),
+    "updates-pending": mark("Updates are waiting that are not about security"),
+    "updates-kept-back": mark("Updates are kept back"),
+    "reboot-needed": mark("The host needs a restart"),
+    "restart-needed": mark("A service still runs replaced code"),
+    "projects-left-out": mark("Not all directories were looked into"),
+    "project-unreadable": mark("A project's lock file cannot be read"),
+    "unpinned-libraries": mark("Libraries are not pinned to a version"),
+    "vulnerable-library": mark("A library has known weaknesses"),
+    "libraries-not-judged": mark("Libraries are listed, not judged"),
+    "agent-outdated": mark("A part of the agent is not the version that is offered"),
+    # secrets, drift
+    "secret-missing": mark("A secret is missing"),
+    "secret-readable": mark("A secret can be read by others"),
+    "secret-permissions": mark("A secret has too wide permissions"),
+    "secret-link": mark("A secret is a symbolic link"),
+    "secret-old": mark("A secret is too old"),
+    "rotation-open": mark("A rotation was interrupted"),
+    "differs": mark("A file or service differs from what provisioning would make"),
+    # validation
+    "agent-not-configured": mark("The agent is not configured: the host backs nothing up"),
+    "repository-none": mark("The host has no repository"),
+    "repository-missing": mark("The repository is not on its server"),
+    "repository-broken": mark("The repository is broken"),
+    "repository-unreachable": mark("The repository cannot be opened"),
+    "repository-permissions": mark("A repository has the wrong permissions"),
+    "repository-foreign": mark("Files of a repository belong to somebody else"),
+    "passphrase-wrong": mark("The passphrase does not open the repository"),
+    "server-host-key": mark("The storage server shows another SSH host key"),
+    "server-refuses-key": mark("The storage server refuses the host's SSH key"),
+    "key-export-missing": mark("The key export of a repository is missing"),
+    "key-export-stale": mark("The key export of a repository is not of its present key"),
+    "escrow-missing": mark("The escrow of a repository is missing"),
+    "escrow-stale": mark("The escrow of a repository is out of date"),
+    "config-missing": mark("A repository has no borgmatic configuration"),
+    "config-invalid": mark("borgmatic refuses its configuration"),
+    "config-other-repository": mark("A configuration writes to another place"),
+    "source-none": mark("The policy names no source: nothing is backed up"),
+    "source-missing": mark("A source of the policy does not exist"),
+    "source-empty": mark("A source of the policy is empty"),
+    "source-excluded": mark("An exclude leaves out a whole source"),
+    "hook-missing": mark("A hook is not there"),
+    "retention-none": mark("The policy keeps archives for ever"),
+    "retention-space": mark("What the policy keeps will not fit into the repository"),
+    "state-missing": mark("The agent's directory is not there"),
+    "state-permissions": mark("The agent's directory has the wrong permissions"),
+    "state-read-only": mark("The agent's file system is read-only"),
+    "program-missing": mark("A program cannot be started"),
+    "unit-missing": mark("A unit is not installed"),
+    "unit-not-reloaded": mark("systemd does not know a unit's present text"),
+    "timer-off": mark("A timer is off: nothing runs by itself"),
+    "timer-never": mark("A timer will never fire"),
+    "cron-missing": mark("cron starts no backup"),
+    "cron-permissions": mark("A file of cron has the wrong permissions"),
+    "cron-stopped": mark("cron does not run"),
+    "controller-unreachable": mark("The controller cannot be reached from the host"),
+    "controller-untrusted": mark("The host does not trust the controller's certificate"),
+    "controller-key-elsewhere": mark("The controller's key is kept in an unusual place"),
+    "compose-password-default": mark("A compose file has a password that everybody tries first"),
+    "compose-invalid": mark("A compose file is broken"),
+    "compose-root": mark("A directory of compose files is not there"),
+    "compose-too-many": mark("There are too many compose files"),
+    "compose-port-conflict": mark("Two services want the same port"),
+    "env-invalid": mark("An environment file has lines that are no assignment"),
+    "env-duplicate": mark("An environment file sets a variable twice"),
+    "env-permissions": mark("Everybody can read a secret in an environment file"),
+    "check-timed-out": mark("A check took too long"),
+    "check-failed": mark("A check could not be made"),
+    "disk-full": mark("A file system is nearly full"),
+    "inodes-full": mark("A file system has nearly no inodes left"),
+    "clock-unsynchronised": mark("The clock is not synchronised"),
+    "clock-off": mark("The clock is wrong"),
+    "dns-none": mark("The host has no name server"),
+    "dns-fails": mark("A name cannot be resolved"),
+    "hostname-unknown": mark("The host cannot resolve its own name"),
+    "time-zone-broken": mark("The time zone does not exist"),
+    "time-zone-differs": mark("Two time zones are named"),
+    "time-zone-unknown": mark("The policy's time zone is not known there"),
+    "sshd-config": mark("sshd would not start again with its configuration"),
+    "tls-certificate-expired": mark("A certificate has ended"),
+    "tls-certificate-ends": mark("A certificate ends soon"),
+    "tls-certificate-unreadable": mark("A certificate cannot be read"),
+    "ssh-certificate-expired": mark("An SSH certificate has ended"),
+    "ssh-certificate-ends": mark("An SSH certificate ends soon"),
+    "controller-certificate-expired": mark("The controller's certificate has ended"),
+    "controller-certificate-ends": mark("The controller's certificate ends soon"),
+    "server-not-set-up": mark("The storage server is not set up"),
+    "server-program-missing": mark("A program of the storage server cannot be started"),
+    "server-permissions": mark("A file of the storage server has the wrong permissions"),
+    "authorized-key-unknown": mark("A key may write that no host has"),
+    "authorized-key-foreign": mark("A key is let in that SaveOS did not put there"),
+    "authorized-key-missing": mark("A repository has no key that may write to it"),
+    "authorized-key-second": mark("Several keys may write to a repository"),
+    "authorized-key-differs": mark("The key of a repository is not that of its host"),
+    "authorized-keys-broken": mark("A line of the storage server's keys cannot be judged"),
+    "quota-near": mark("A quota is nearly used up"),
+    "quota-overcommitted": mark("Quotas promise more than the disk has"),
+}
+
+
+def error(code: str, text: str) -> Told:
+    """Return what a failed run tells: `code` is the agent's, `text` its English sentences."""
+    return _told(ERRORS.get(code, ""), text)
+
+
+def finding(kind: str, title: str) -> Told:
+    """Return a finding's title."""
+    return _told(FINDINGS.get(kind, ""), title)
+
+
+def alert(rule: str, summary: str) -> Told:
+    """Return what an alert is about: its rule's sentence for who does not read English."""
+    sentence = words.rules.get(rule, ("", ""))[1]
+    return Told(gettext(sentence)) if sentence else _told(words.judged.get(rule, ""), summary)
+
+
+def kind(name: str) -> str:
+    """Return what a kind of finding is called; its own name where it is not known."""
+    return gettext(FINDINGS[name]) if name in FINDINGS else name
+
+
+def _told(sentence: str, text: str) -> Told:
+    if not sentence or language() == DEFAULT or not text:
+        return Told(text)
+    return Told(gettext(sentence), text)
