@@ -1,9 +1,10 @@
-"""What hosts and guards tell, in the reader's language: they speak English, and name a stable code beside it.
+"""What hosts tell, in the reader's language: they speak English, and name a stable code beside it.
 
 Pages show the sentence of the code, and below it what was told, since that names paths, packages and numbers.
 English pages show what was told alone: it says the same, and more. What has no code here stays as it is.
 """
 
+import re
 from dataclasses import dataclass
 
 from saveos.core.i18n import DEFAULT, gettext, language, mark
@@ -18,7 +19,7 @@ class Told:
     detail: str = ""
 
 
-ERRORS = {  # the agent's code of a failed run → what went wrong, and what to do
+ERRORS = {  # code of a failed run or job → what went wrong, and what to do
     "hook_failed": mark(
         "A hook command failed, so the run stopped. Run it by hand on the host and correct it."
     ),
@@ -48,7 +49,7 @@ ERRORS = {  # the agent's code of a failed run → what went wrong, and what to 
     ),
     "not_configured": mark("This host is not set up for it. Provision it again."),
     "archive_missing": mark("The repository does not have this archive."),
-    "canceled": mark("The run was canceled. Start it again when it suits."),
+    "canceled": mark("Canceled. Start it again when it suits."),
     "delivery": mark("The controller could not be told of it. Check its address and the host's token."),
     "dump_missing": mark("The archive has no dump of this database."),
     "dump_broken": mark("The dump of the database is broken."),
@@ -57,6 +58,15 @@ ERRORS = {  # the agent's code of a failed run → what went wrong, and what to 
     "unit_failed": mark("The host's service manager could not start the run. Provision the host again."),
     "timeout": mark("It took too long and was ended."),
     "unknown": mark("The run failed. Its log says more."),
+    # the worker's, of a job
+    "hosts-failed": mark("Hosts failed. Look at their lines below, then retry them."),
+    "hosts-gone": mark("None of its hosts was left for it."),
+    "lost": mark("Canceled, but it may go on at its hosts: look there."),
+    "nothing-done": mark("The play did nothing on any of its hosts."),
+    "play-failed": mark("Ansible could not do it. The log says why."),
+    "worker-lost": mark(
+        "The controller was interrupted. What it began may go on at its hosts: look there, then retry."
+    ),
 }
 FINDINGS = {  # kind of a finding → its title
     # cleanup
@@ -198,6 +208,16 @@ FINDINGS = {  # kind of a finding → its title
 def error(code: str, text: str) -> Told:
     """Return what a failed run tells: `code` is the agent's, `text` its English sentences."""
     return _told(ERRORS.get(code, ""), text)
+
+
+def waits(text: str) -> str:
+    """Return what a queued job waits for: "host web: backup ID" as "host web (Backup)"."""
+    match = re.fullmatch(r"(?:host (\S+)|(\S+?))(?:: (\S+) \S+)?", text)
+    if not match:
+        return text
+    host, other, operation = match.groups()
+    name = gettext("host %(name)s") % {"name": host} if host else other
+    return f"{name} ({gettext(words.operations.get(operation, operation))})" if operation else name
 
 
 def finding(kind: str, title: str) -> Told:

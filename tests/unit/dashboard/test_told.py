@@ -37,6 +37,11 @@ def test_what_has_no_code_stays_as_it_is(french: None) -> None:
     assert (told.kind("of-a-newer-agent"), told.error("disk_full", "")) == ("of-a-newer-agent", Told(""))
 
 
+def test_what_a_job_waits_for_is_named(french: None) -> None:
+    assert told.waits("host web-1: backup 01a2") == "hôte web-1 (Sauvegarde)"
+    assert (told.waits("repository:7"), told.waits("a b c")) == ("repository:7", "a b c")
+
+
 def test_lengths_of_time_are_words(french: None) -> None:
     shown = [i18n.period(each).replace("\N{NO-BREAK SPACE}", " ") for each in ("7d", "1m", "48H", "odd", "")]
     assert shown == ["7 jours", "1 mois", "48 heures", "odd", ""]
