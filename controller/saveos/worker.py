@@ -48,6 +48,7 @@ from saveos.schedules.firing import fire_due
 from saveos.upkeep.daily import Daily
 
 LOOK_UP = 2.0  # seconds that an idle dispatcher sleeps at most
+AT_EACH_LOOK = 0.0  # seconds until a duty is due again
 HOUSEKEEPING = 5.0  # seconds between looks at schedules, lost jobs and runs without a job
 ADOPTION = 0.25  # seconds between batches of runs without a job, while there are many
 LONGEST_PAUSE = 30.0  # seconds after errors that do not end
@@ -63,6 +64,39 @@ log = logging.getLogger(__name__)
 def is_idempotent(operation: str) -> bool:
     """Whether a lost attempt of an operation may be repeated by itself."""
     return operation in OPERATIONS and OPERATIONS[operation].idempotent
+
+
+def pause_after(stumbles: int) -> float:
+    """Return how many seconds to wait after so many errors in a row: what lasts must not fill the log."""
+    return min(stumbles * LOOK_UP, LONGEST_PAUSE)
+
+
+class Duty:
+    """What the dispatcher does again and again. One that stumbles is tried again later, and holds up no other.
+
+    `act` returns after how many seconds it is due again. Only a database that does not answer ends the round:
+    `do` raises OperationalError then.
+    """
+
+    def __init__(self, act: Callable[[], float]) -> None:
+        self.due = 0.0
+        self._act = act
+        self._stumbles = 0
+
+    def do(self) -> None:
+        """Act, when it is due."""
+        if time.monotonic() < self.due:
+            return
+        try:
+            pause = self._act()
+            self._stumbles = 0
+        except OperationalError:
+            raise
+        except Exception:
+            log.exception("the dispatcher stumbled; it goes on")
+            self._stumbles += 1
+            pause = pause_after(self._stumbles)
+        self.due = time.monotonic() + pause
 
 
 class Worker:
@@ -105,36 +139,28 @@ class Worker:
         remove_root(self.settings.home)
 
     def _dispatch(self) -> None:
-        due = adopt_due = beat_due = 0.0
+        acts = (self._beat, self._fire, self._fire_drills, self._end_orphans, self._reap, self._adopt)
+        duties = [Duty(act) for act in (*acts, self._enrol, self._rebuild, self._look)]
         stumbles = 0
         while not self._stopping.is_set():
             try:
-                if time.monotonic() >= beat_due:
-                    self._beat()
-                    beat_due = time.monotonic() + workers.EVERY
-                if time.monotonic() >= due:
-                    self._keep_house()
-                    due = time.monotonic() + HOUSEKEEPING
-                if time.monotonic() >= adopt_due:
-                    adopt_due = time.monotonic() + (ADOPTION if self._adopt() else HOUSEKEEPING)
-                self._look()
+                for duty in duties:
+                    duty.do()
                 stumbles = 0
             except OperationalError as error:
                 stumbles += 1
                 log.warning("the database does not answer: %s", error.orig)
-            except Exception:
-                stumbles += 1
-                log.exception("the dispatcher stumbled; it goes on")
-            if stumbles:  # what lasts must not fill the log
-                self._stopping.wait(min(stumbles * LOOK_UP, LONGEST_PAUSE))
-            self.bell.wait(min(LOOK_UP, max(0.0, adopt_due - time.monotonic())))
+                self._stopping.wait(pause_after(stumbles))
+            left = [duty.due - time.monotonic() for duty in duties]
+            self.bell.wait(min([LOOK_UP, *(seconds for seconds in left if seconds > 0)]))
 
-    def _beat(self) -> None:
+    def _beat(self) -> float:
         """Say that this worker is alive, and when it last judged hosts."""
         with self.database.session() as session:
             write_lock(session)
             told = {"slots": self.settings.max_jobs, "running": len(self._runs)}
             workers.beat(session, self.name, started_at=self._started_at, swept_at=self._watch.swept_at, **told)
+        return workers.EVERY
 
     def _leave(self) -> None:
         try:
@@ -144,11 +170,9 @@ class Worker:
         except OperationalError as error:
             log.warning("the database does not answer: %s", error.orig)
 
-    def _look(self) -> None:
+    def _look(self) -> float:
         """Start what may start, and pass on what people canceled."""
         self._runs = {key: run for key, run in self._runs.items() if run.thread.is_alive()}
-        self._enrol()
-        self._rebuild()
         with self.database.session() as session:
             waiting = queue.waiting(session)
             running = list(self._runs)
@@ -158,45 +182,55 @@ class Worker:
             self._runs[job_id].cancel()
         free = self.settings.max_jobs - len(self._runs)
         if not waiting or free <= 0:
-            return
+            return AT_EACH_LOOK
         with self.database.session() as session:
             claims = queue.claim(session, self.name, self.settings.lease_seconds, free)
         for mine in claims:
             self._runs[mine.job_id] = run = Run(self, mine)
             run.thread.start()
+        return AT_EACH_LOOK
 
-    def _enrol(self) -> None:
+    def _enrol(self) -> float:
         """Have hosts that registered provisioned, or note that they are."""
         with self.database.session() as session:
-            if not enrolment.any_to_advance(session):
-                return
-        with self.database.session(writes=True) as session:
-            enrolment.advance(session)
+            due = enrolment.any_to_advance(session)
+        if due:
+            with self.database.session(writes=True) as session:
+                enrolment.advance(session)
+        return AT_EACH_LOOK
 
-    def _rebuild(self) -> None:
+    def _rebuild(self) -> float:
         """Take rebuilds whose step has ended to the next one."""
         with self.database.session() as session:
-            if not rebuilds.any_to_advance(session):
-                return
-        with self.database.session(writes=True) as session:
-            rebuilds.advance(session)
+            due = rebuilds.any_to_advance(session)
+        if due:
+            with self.database.session(writes=True) as session:
+                rebuilds.advance(session)
+        return AT_EACH_LOOK
 
-    def _keep_house(self) -> None:
+    def _fire(self) -> float:
         fire_due(self.database)
+        return HOUSEKEEPING
+
+    def _fire_drills(self) -> float:
         fire_drills(self.database)
-        self._end_orphans()
+        return HOUSEKEEPING
+
+    def _reap(self) -> float:
+        """Judge attempts whose worker is gone."""
         with self.database.session() as session:
             lost = queue.reap(session, is_idempotent, self._salvage)
         for job_id in lost:
             log.warning("job %s: its worker was gone", job_id)
+        return HOUSEKEEPING
 
-    def _adopt(self) -> bool:
-        """Make jobs of some runs that have none; return whether there are more."""
+    def _adopt(self) -> float:
+        """Make jobs of some runs that have none; the next ones follow soon while there are many."""
         with self.database.session() as session:
             if not reports.any_loose(session):
-                return False
+                return HOUSEKEEPING
             write_lock(session)
-            return reports.adopt_runs(session) == reports.ADOPTED_AT_ONCE
+            return ADOPTION if reports.adopt_runs(session) == reports.ADOPTED_AT_ONCE else HOUSEKEEPING
 
     def _salvage(self, session: Session, job: Job) -> None:
         """Store what a lost attempt still said, where its spool is on this machine."""
@@ -208,10 +242,11 @@ class Worker:
                     take_over(session, OPERATIONS[job.operation], job, row)
         forget_plays(self.settings.home, job.id, job.attempt)
 
-    def _end_orphans(self) -> None:
+    def _end_orphans(self) -> float:
         for name in attempts.orphans(self.settings.home):
             log.warning("ending what a killed supervisor left: %s", name)
             attempts.end_orphan(self.settings.home, name)
+        return HOUSEKEEPING
 
 
 class Run:

@@ -63,6 +63,19 @@ def test_job_runs_to_success(
     assert list((settings.home / "run").glob("*.*.main.*")) == []
 
 
+def test_a_duty_that_stumbles_holds_up_no_job(
+    start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, monkeypatch: Any
+) -> None:
+    def stumble(*_: Any) -> None:
+        raise KeyError("a row that nobody foresaw")
+
+    monkeypatch.setattr("saveos.worker.fire_due", stumble)
+    monkeypatch.setattr("saveos.worker.rebuilds.any_to_advance", stumble)
+    use_play("health", "ansible.builtin.command: 'true'")
+    start_worker()
+    assert jobs.wait(enqueue([add_host("web1")]), timeout=20).state == "succeeded"
+
+
 def test_one_failed_host_makes_a_partial_job_and_retry_takes_only_it(
     start_worker: Any, use_play: Any, add_host: Any, enqueue: Any, jobs: Any, database: Any, tenant_id: Any
 ) -> None:
