@@ -236,10 +236,16 @@ class Worker:
         """Store what a lost attempt still said, where its spool is on this machine."""
         name = f"{job.id.hex}.{job.attempt}.main"
         spool = attempts.Spool(attempts.spool_path(self.settings.home, name))
-        while lines := spool.read():
-            for row in progress.store(session, job, lines):
-                if job.operation in OPERATIONS:
-                    take_over(session, OPERATIONS[job.operation], job, row)
+        try:
+            with session.begin_nested():
+                while lines := spool.read():
+                    for row in progress.store(session, job, lines):
+                        if job.operation in OPERATIONS:
+                            take_over(session, OPERATIONS[job.operation], job, row)
+        except OperationalError:
+            raise
+        except Exception:  # else no lost job would ever be judged, nor its hosts be free again
+            log.exception("job %s: what its lost attempt said cannot be stored", job.id)
         forget_plays(self.settings.home, job.id, job.attempt)
 
     def _end_orphans(self) -> float:

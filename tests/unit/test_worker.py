@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from saveos.jobs import queue
+from saveos.jobs.dispatch import Bell
 from saveos.jobs.models import Lease
 from saveos.runner import attempts
 from saveos.worker import Worker
@@ -74,6 +76,20 @@ def test_a_duty_that_stumbles_holds_up_no_job(
     use_play("health", "ansible.builtin.command: 'true'")
     start_worker()
     assert jobs.wait(enqueue([add_host("web1")]), timeout=20).state == "succeeded"
+
+
+def test_a_spool_that_makes_no_sense_leaves_no_job_unjudged(
+    database: Any, settings: Any, enqueue: Any, add_host: Any, jobs: Any
+) -> None:
+    job_id = enqueue([add_host("web1")])
+    with database.session() as session:
+        assert queue.claim(session, "killed", -1, 1)
+    spool = attempts.spool_path(settings.home, f"{job_id.hex}.1.main")
+    spool.parent.mkdir(exist_ok=True)
+    spool.write_text('{"n": 1}\n')
+    Worker(settings, database, Bell())._reap()
+    assert jobs.get(job_id).state == "queued"
+    assert not spool.exists()
 
 
 def test_one_failed_host_makes_a_partial_job_and_retry_takes_only_it(
