@@ -42,11 +42,19 @@ class Daily(threading.Thread):
                 log.exception("the controller could not look after itself; it is tried again")
 
     def step(self) -> None:
-        """Do what is due."""
+        """Do what is due; what fails of it holds up nothing else."""
+        try:
+            self._clean()  # first: where the disk is full it makes room for the export
+        finally:
+            self._export()
+
+    def _export(self) -> None:
         every, target = timedelta(hours=self._settings.export_hours), spool(self._settings)
-        marker = self._settings.home / ".cleaned"
         if every and is_due(target, every, now()):
             export(self._settings, target)
+
+    def _clean(self) -> None:
+        marker = self._settings.home / ".cleaned"
         seen = marker.stat().st_mtime if marker.exists() else 0.0
         if now().timestamp() - seen >= timedelta(days=1).total_seconds():
             counts = clean(self._settings, self._database, stopping=self._ended.is_set)

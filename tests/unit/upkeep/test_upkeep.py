@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from saveos import migrations
@@ -139,7 +140,7 @@ def test_a_second_export_takes_the_first_ones_place(settings, tmp_path):
     assert export.is_due(tmp_path / "none", timedelta(hours=1), at)
 
 
-def test_the_daily_step_exports_and_cleans_once_a_day(settings):
+def test_the_daily_step_exports_and_cleans_once_a_day(settings, monkeypatch):
     database = opened(settings)
     old = now() - timedelta(days=200)
     with database.session() as session:
@@ -155,9 +156,13 @@ def test_the_daily_step_exports_and_cleans_once_a_day(settings):
     assert clean(settings, database, check=True)["job-logs"] == 3
     assert counted(settings, JobLog) == 6
     step = daily.Daily(settings, database)
+    with monkeypatch.context() as full:
+        full.setattr(daily, "export", Mock(side_effect=OSError("no space left on device")))
+        with pytest.raises(OSError, match="no space"):
+            step.step()
+    assert counted(settings, JobLog) == 3, "a full disk is cleaned all the same"
     step.step()
     assert export.read_manifest(daily.spool(settings)).database == "saveos.db"
-    assert counted(settings, JobLog) == 3
     assert counted(settings, Job) == 3, "jobs are kept longer than their logs"
     before = (settings.home / ".cleaned").stat().st_mtime_ns
     step.step()
