@@ -78,6 +78,8 @@ def _targets(
     keys = rekey.variables(session, job)
     own = guard.variables(session, job, [host for _, host in chosen])
     own |= validation.variables(session, job, [host for _, host in chosen])
+    # A policy's secrets reach a play only where the role needs them.
+    opened = secret_variables(session, job.tenant_id, list(hosts.values())) if operation.configures else {}
     return tuple(
         Target(
             name=row.name,
@@ -93,7 +95,7 @@ def _targets(
             | _maintenance(job, host)
             | keys
             | own.get(host.id, {}),
-            secrets=_secrets(session, operation, host),
+            secrets=opened.get(host.id, {}),
         )
         for row, host in chosen
     )
@@ -143,10 +145,3 @@ def _maintenance(job: Job, host: Host) -> dict[str, Any]:
         "maintenance_trigger": "job",
         "maintenance_timeout": job.timeout,
     }
-
-
-def _secrets(session: Session, operation: Operation, host: Host) -> dict[str, Any]:
-    """A policy's secrets reach a play only where the role needs them."""
-    if not operation.configures:
-        return {}
-    return secret_variables(session, host.tenant_id, [host]).get(host.id, {})

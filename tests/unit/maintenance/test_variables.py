@@ -12,7 +12,7 @@ from saveos.maintenance.operations import OPERATIONS
 from saveos.policies import service as policies
 from saveos.policies.schemas import PolicyIn
 from saveos.secrets import service as secrets
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 
 def play(database: Any, settings: Any, *, stop: bool = False) -> Any:
@@ -103,3 +103,22 @@ def test_agents_are_told_whom_to_trust_and_to_seal_to(
     found = play(database, ours).targets[0].variables
     assert found["agent_controller_ca"] == identity.ca_pem
     assert found["agent_recovery_public_key"] == public
+
+
+def test_the_number_of_statements_does_not_grow_with_the_hosts(
+    database: Any, settings: Any, add_host: Any, enqueue: Any
+) -> None:
+    counts = []
+
+    def count(*_: Any) -> None:
+        counts[-1] += 1
+
+    for hosts in (2, 12):
+        enqueue([add_host(f"web{hosts}-{n}") for n in range(hosts)], "provision")
+        with database.session() as session:
+            (mine,) = queue.claim(session, "w", 30, 1)
+        counts.append(0)
+        event.listen(database.engine, "before_cursor_execute", count)
+        assert len(again(database, settings, mine).targets) == hosts
+        event.remove(database.engine, "before_cursor_execute", count)
+    assert counts[0] == counts[1]
