@@ -289,6 +289,8 @@ def _on_sandbox(session: Session, job: Job, found: Drilled) -> Drilled | None:
         lost = [DrilledFile(path="/", reason=reason)]
     if not lost:
         return found
+    if not found.repositories:
+        raise Invalid("the host's answer cannot be used: repositories: a drill proves at least one")
     first = found.repositories[0].model_copy(update={"failed": lost[:100]})
     return found.model_copy(update={"state": "failed", "repositories": [first, *found.repositories[1:]]})
 

@@ -116,3 +116,17 @@ def test_a_check_and_nonsense_change_nothing(web1: Drilled) -> None:
     assert web1.tell({"drill": "yes"}).last_drill_state == ""
     with pytest.raises(Invalid, match="state"):
         web1.tell(drill("wonderful"))
+
+
+def test_a_drill_on_a_sandbox_that_names_no_repository_is_refused(web1: Drilled) -> None:
+    received = {"receive": {"files": 1, "bytes": 1, "digest": "0" * 64}}
+    told = {"drill": {**drill()["drill"], "repositories": []}}
+    with web1.database.session() as session, pytest.raises(Invalid, match="at least one"):
+        parameters = {"transfer": "t", "source": "web1", "sandbox": "box"}
+        job = Job(tenant_id=web1.tenant_id, operation="drill", mode="run", parameters=parameters)
+        session.add(job)
+        session.flush()
+        own = JobHost(job_id=job.id, name="web1", host_id=web1.host.id, result=told, state="ok")
+        session.add_all((own, JobHost(job_id=job.id, name="box", result=received, state="ok")))
+        session.flush()
+        results.drilled(session, job, own)
