@@ -79,9 +79,6 @@ class Operation:
         return self.on_result in (findings.record, secrets.told, drift.told, health.examined, rekey.moved)
 
 
-# Handlers that keep a record with findings, alone or beside more.
-TELLING = (findings.record, drift.told, secrets.told, rekey.moved)
-
 OPERATIONS = {
     each.name: each
     for each in (

@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, Row, Select, case, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from saveos.core.clock import now
-from saveos.core.errors import NotFound
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.repositories.models import Guard, GuardState, Repository, Sample
@@ -62,20 +61,6 @@ def describe_guarded(session: Session, repository: Repository) -> GuardOut:
     """Return a repository with what its guard says of it."""
     query = _guarded(repository.tenant_id).where(Repository.id == repository.id)
     return _describe(session.execute(query).one())
-
-
-def find_guarded(session: Session, tenant_id: uuid.UUID, ref: str) -> list[GuardOut]:
-    """Return the repositories that a reference names: one by its id, or all of a host. Raises NotFound."""
-    try:
-        query = _guarded(tenant_id).where(Repository.id == uuid.UUID(ref))
-        if row := session.execute(query).one_or_none():
-            return [_describe(row)]
-    except ValueError:
-        pass
-    try:
-        return list_guarded(session, tenant_id, host=ref, limit=100)
-    except NotFound as error:
-        raise NotFound(f"there is no repository or host {ref[:100]}: see saveos repositories list") from error
 
 
 def _guarded(tenant_id: uuid.UUID) -> Select[Any, Any, Any, Any]:
