@@ -65,6 +65,7 @@ def progress(api, host, run_id, **changes):
 def test_a_heartbeat_says_how_the_host_is(api, host):
     answer = beat(api, host)
     assert answer.status_code == 200 and answer.json()["at"] <= at()
+    assert answer.json()["last_run_at"] is None
     shown = api.get("/hosts/web1").json()
     assert shown["heartbeat"]["load"] == [0.1, 0.2, 0.3]
     assert shown["heartbeat"]["disks"][1] == {
@@ -127,6 +128,7 @@ def test_progress_is_shown_until_the_record_comes(api, host):
     record = {"run_id": run_id, "state": "failed", "started_at": at(minutes=-1), "finished_at": at()}
     assert api.post("/agents/checkins", {"runs": [record]}, token=host["token"]).json()["accepted"] == 1
     assert api.get("/running").json()["items"] == []
+    assert beat(api, host).json()["last_run_at"] == api.get("/hosts/web1").json()["last_run_at"] is not None
     assert progress(api, host, run_id).status_code == 204  # one that was late on its way
     assert api.get("/hosts/web1/running").json() is None
 

@@ -165,9 +165,13 @@ class HeartbeatTold(Told):
 
 
 class HeartbeatOut(BaseModel):
-    """The controller's clock when the heartbeat came."""
+    """The controller's clock when the heartbeat came, and the end of the host's newest backup that it knows of.
+
+    A host that told of a newer one tells of it again: the controller may be restored from an older copy.
+    """
 
     at: datetime
+    last_run_at: datetime | None
 
 
 class CheckinIn(Told):

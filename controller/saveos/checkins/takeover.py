@@ -94,7 +94,7 @@ def take_over(session: Session, messages: Sequence[Message]) -> list[Outcome]:
     _take_running(session, heard)
     for message in heard:
         _touch(session, message)
-    outcomes = iter([_outcome(message, receipts) for message in heard])
+    outcomes = iter([_outcome(message, receipts, hosts[message.host_id]) for message in heard])
     return [next(outcomes) if is_known else _gone() for is_known in known]
 
 
@@ -107,9 +107,9 @@ def _gone() -> Problem:
     return NotFound("the host of this token does not exist any more: provision it again")
 
 
-def _outcome(message: Message, receipts: dict[int, _Receipt]) -> Outcome:
+def _outcome(message: Message, receipts: dict[int, _Receipt], host: Standing) -> Outcome:
     if message.heartbeat:
-        return HeartbeatOut(at=message.at)
+        return HeartbeatOut(at=message.at, last_run_at=host.last_run_at)
     if message.progress:
         return None
     receipt = receipts.get(id(message), _Receipt({}, []))

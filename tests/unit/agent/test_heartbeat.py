@@ -71,6 +71,44 @@ def test_a_refused_heartbeat_is_an_error_that_says_so(agent, settings, controlle
         agent.heartbeat(settings)
 
 
+def test_a_controller_that_lost_backups_is_told_of_them_again_once(agent, settings, controller, monkeypatch):
+    """Restored from an older copy of itself, it knows less than it was told."""
+    ours, real, known = settings.repositories[0].id, agent.ask_controller, {}
+
+    def answering(settings, method, path, *rest):
+        status, told = real(settings, method, path, *rest)
+        return status, {"at": agent.utc(), **known} if path.endswith("heartbeat") else told
+
+    monkeypatch.setattr(agent, "ask_controller", answering)
+    for hours, kind, repository in (
+        (4, "backup", ours),
+        (3, "backup", ours),
+        (2, "restore", ours),
+        (1, "backup", "x"),
+    ):
+        ended = agent.utc(time.time() - hours * 3600)
+        record = {"run_id": agent.new_run_id(), "kind": kind, "finished_at": ended, "results": []}
+        agent.save_record(settings, {**record, "results": [{"repository_id": repository}]})
+        time.sleep(0.01)
+    agent.heartbeat(settings)
+    assert len(controller.posts[0][2]["runs"]) == 4
+    runs = [record["run_id"] for record in controller.posts[0][2]["runs"]]
+
+    def told():
+        controller.requests.clear()
+        agent.heartbeat(settings)
+        return [record["run_id"] for _, _, body in controller.posts for record in body.get("runs", ())]
+
+    assert told() == [], "an older controller says nothing"
+    known["last_run_at"] = agent.utc()
+    assert told() == []
+    known["last_run_at"] = agent.utc(time.time() - 3.5 * 3600)
+    assert told() == [runs[1]]
+    assert told() == [], "what it refused it would refuse again"
+    known["last_run_at"] = None
+    assert told() == runs[:2]
+
+
 def test_without_a_controller_nobody_is_told(agent, host):
     assert agent.heartbeat(host.settings)["spool"] == 0
 

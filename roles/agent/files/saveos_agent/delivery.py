@@ -25,10 +25,11 @@ from saveos_agent.health import status
 from saveos_agent.machine import clock_synchronised, memory, os_name, versions
 from saveos_agent.output import json_object
 from saveos_agent.settings import VERSION, Repository, Settings, load_token
-from saveos_agent.state import stored
-from saveos_agent.times import utc
+from saveos_agent.state import load, newest_first, store, stored
+from saveos_agent.times import parse_utc, utc
 
 POST_BATCH, POST_BATCH_BYTES, POST_SECONDS = 20, 1024 * 1024, 10
+CLOCK_SECONDS, AGAIN_SECONDS = 60, 86400
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -148,13 +149,43 @@ def heartbeat(settings: Settings) -> dict[str, Any]:
         trouble = error  # the heartbeat may get through all the same
     told = pulse(settings)
     if settings.controller_url:
-        answer = post(settings, "heartbeat", told)
+        answer, known = ask_controller(settings, "POST", "/agents/heartbeat", json.dumps(told).encode())
         if not 200 <= answer < 300:
             text = f"The controller answered {answer} to the heartbeat."
             trouble = trouble or AgentError("delivery", text, "Check its address and the token.")
+        elif "last_run_at" in known and tell_again(settings, known["at"], known["last_run_at"]):
+            counts["delivered"] += deliver(settings)["delivered"]
     if trouble:
         raise trouble
     return {**told, "delivered": counts["delivered"]}
+
+
+def tell_again(settings: Settings, at: str, last: Optional[str]) -> int:
+    """Spool backups again of which the controller does not know any more, being restored from an older copy.
+
+    `at` is its clock, `last` the end of the newest backup that it knows. Once a day where that stays the same:
+    what it refuses it would refuse again. Returns how many.
+    """
+    told = load(settings, "told-again.json") or {}
+    known = parse_utc(last) if last else 0.0
+    known += max(0.0, time.time() - parse_utc(at)) + CLOCK_SECONDS  # it cuts ends to its own clock
+    newest = next((each for each in newest_first(settings) if each.get("kind") == "backup"), None)
+    if newest is None or parse_utc(newest["finished_at"]) <= known:
+        return 0
+    if told.get("last") == last and 0 <= time.time() - told["at"] < AGAIN_SECONDS:
+        return 0
+    ours = {repository.id for repository in settings.repositories}
+    missing = [
+        each
+        for each in newest_first(settings)
+        if each.get("kind") == "backup"
+        and parse_utc(each["finished_at"]) > known
+        and {result["repository_id"] for result in each["results"]} & ours
+    ]
+    for record in reversed(missing):
+        store(settings, f"spool/{record['run_id']}.json", record)
+    store(settings, "told-again.json", {"last": last, "at": time.time()})
+    return len(missing)
 
 
 def pulse(settings: Settings) -> dict[str, Any]:

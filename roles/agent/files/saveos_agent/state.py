@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 from saveos_agent.errors import refused
 from saveos_agent.files import read_json, remove, write_json
@@ -54,16 +55,17 @@ def find_record(settings: Settings, run_id: str) -> Optional[dict[str, Any]]:
     return record if isinstance(record, dict) and record.get("run_id") == run_id else None
 
 
+def newest_first(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Records of runs, read one by one."""
+    for path in reversed(stored(settings, "runs")):
+        record = read_json(path)
+        if isinstance(record, dict) and "run_id" in record:
+            yield record
+
+
 def recent_records(settings: Settings, limit: int) -> list[dict[str, Any]]:
     """Newest first."""
-    records = (read_json(path) for path in reversed(stored(settings, "runs")))
-    found = []
-    for record in records:
-        if isinstance(record, dict) and "run_id" in record:
-            found.append(record)
-        if len(found) >= limit:
-            break
-    return found
+    return list(itertools.islice(newest_first(settings), limit))
 
 
 def save_record(settings: Settings, record: dict[str, Any]) -> None:
