@@ -123,15 +123,15 @@ def _watch(play: "subprocess.Popen[bytes]", line: LifeLine, timeout: float) -> s
     """Wait for the play's end or a reason to end it; return the reason."""
     end = time.monotonic() + timeout
     ended = os.pidfd_open(play.pid)
-    while True:
+    readable: list[int] = []
+    while not (reason := line.verdict(readable=0 in readable)):  # first of what came with the first line
+        if time.monotonic() > end:
+            return "timeout"
         left = min(end, line.heard + line.lease) - time.monotonic()
         readable, _, _ = select.select([0, ended], [], [], max(0.0, left) + 0.01)
         if ended in readable:
             return "exited"
-        if reason := line.verdict(readable=0 in readable):
-            return reason
-        if time.monotonic() > end:
-            return "timeout"
+    return reason
 
 
 def _remove_tree(directory: str) -> None:

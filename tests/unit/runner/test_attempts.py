@@ -94,6 +94,16 @@ def test_cancel_ends_the_whole_tree(home: Path, tmp_path: Path) -> None:
     assert private(home) == []
 
 
+def test_cancel_at_once_is_not_overheard(home: Path, tmp_path: Path) -> None:
+    """It stands behind the password in the pipe, before the supervisor has read anything."""
+    token = f"9{time.time_ns() % 10**8}"
+    playbook = plays.play(tmp_path / "p.yml", f"ansible.builtin.command: sleep {token}")
+    attempt = attempts.start(plays.spec(playbook), home)
+    attempt.cancel()
+    _, result = plays.finish(attempt, 20)
+    assert result == attempts.Result("canceled", None)
+
+
 @pytest.mark.parametrize(("changes", "reason"), [({"timeout": 2}, "timeout"), ({"lease": 2}, "worker-lost")])
 def test_timeout_and_silence_end_the_play(
     home: Path, tmp_path: Path, changes: dict[str, float], reason: str
