@@ -104,7 +104,7 @@ def test_change_switch_and_run(controller: Controller, page: Page, schedule: Sch
     assert stored(controller, schedule).next_at is not None
     row.get_by_role("button", name=f"Run {schedule.name} now").click()
     expect(page.locator(".toast-box").get_by_role("link", name="View job")).to_be_visible()
-    expect(row).to_contain_text("Started")
+    expect(row).to_contain_text("Job started")
     with controller.session() as session:
         job = session.scalars(select(Job).order_by(Job.id.desc()).limit(1)).one()
         assert (job.operation, job.trigger, job.requested_by) == ("health", "dashboard", "marie")

@@ -63,6 +63,7 @@ def environment() -> Environment:
         number=i18n.number,
         period=i18n.period,
         percent=i18n.percent,
+        sentence=sentence,
         size=i18n.size,
     )
     made.globals.update(

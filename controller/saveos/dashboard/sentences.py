@@ -22,6 +22,9 @@ SERVICES = (
     mark("there is no policy {name}"),
     mark("there is no schedule {name}"),
     mark("there is no channel {name}"),
+    mark("The controller was stopped."),
+    mark("The controller was stopped: {count} times until {until}."),
+    mark("The controller was stopped: at least {count} times until {until}."),
     mark("name hosts or groups, or say all"),
     mark("none of these hosts can run {name}: provision one first"),
     mark("{name} is no storage server"),
@@ -83,8 +86,9 @@ def sentence(text: str) -> str:
 
 
 def _translated(text: str) -> str:
+    plain = (text[:1].lower() + text[1:]).removesuffix(".")  # as it was before it was kept as a sentence
     for pattern, template in _patterns():
-        if found := pattern.fullmatch(text):
+        if found := pattern.fullmatch(text) or pattern.fullmatch(plain):
             return gettext(template).format(**found.groupdict())
     return text
 

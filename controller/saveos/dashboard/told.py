@@ -151,6 +151,13 @@ FINDINGS = {  # kind of a finding → its title
     "spool": mark("Run records wait for the controller"),
     "load_high": mark("The load is high"),
     "memory_low": mark("Little memory is available"),
+    # the controller itself
+    "worker-none": mark("No worker is alive: no job runs, no alert is raised, no schedule fires"),
+    "queue-waits": mark("Jobs wait in the queue for long"),
+    "sweep-late": mark("Alerts were not judged for a while"),
+    "database-slow": mark("The database answers slowly"),
+    "own-backup-late": mark("The controller's own backup is late"),
+    "certificate-ends": mark("The controller's certificate ends soon"),
     # validation
     "agent-not-configured": mark("The agent is not configured: the host backs nothing up"),
     "repository-none": mark("The host has no repository"),

@@ -73,7 +73,7 @@ runs = {
     "canceled": Shown("idle", mark("Canceled")),
 }
 outcomes = {  # of a time at which a schedule was due
-    "started": Shown("good", mark("Started")),
+    "started": Shown("good", mark("Job started")),
     "skipped": Shown("warn", mark("Skipped")),
     "failed": Shown("bad", mark("Failed")),
 }
@@ -294,7 +294,7 @@ escrows = {
     "fresh": Shown("good", mark("Sealed")),
 }
 tokens = {
-    "active": Shown("good", mark("Active")),
+    "active": Shown("good", mark("Valid")),
     "expired": Shown("idle", mark("Expired")),
     "used": Shown("idle", mark("Used up")),
     "revoked": Shown("idle", mark("Revoked")),

@@ -83,6 +83,10 @@ document.addEventListener("change", (event) => {
 document.addEventListener("htmx:after:swap", countSelected);
 countSelected();
 
+for (const current of all(".tabs [aria-current], .chips [aria-current]")) {
+  current.scrollIntoView({ block: "nearest", inline: "center" }); // on a phone they scroll sideways
+}
+
 // ---- copying ------------------------------------------------------------------------------------------
 
 async function copy(button) {
