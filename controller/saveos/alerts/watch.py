@@ -31,6 +31,7 @@ class Watch:
         self._database = database
         self._families = families
         self.swept_at: datetime | None = None  # when the last sweep ended, by the controller's clock
+        self._look_at = 0.0  # when to look after what needs no hurry, by the monotonic clock
         self._stopping = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -47,23 +48,19 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        look_at = 0.0
         while not self._stopping.wait(EVERY):
-            try:
-                while not self._stopping.is_set() and self._sweep():
-                    pass
-                self.swept_at = now()
-                if time.monotonic() >= look_at:
-                    self._look_after()
-                    look_at = time.monotonic() + LOOK_AFTER
-                while not self._stopping.is_set() and delivery.deliver(
-                    self._database, self._settings, self._began
-                ):
-                    pass
-            except (OperationalError, IntegrityError) as error:
-                log.warning("alerts wait for the database: %s", error.orig)
-            except Exception:
-                log.exception("the alerts' loop stumbled; it goes on")
+            for act in (self._sweep_all, self._look_after, self._deliver):  # one that stumbles silences no other
+                try:
+                    act()
+                except (OperationalError, IntegrityError) as error:
+                    log.warning("alerts wait for the database: %s", error.orig)
+                except Exception:
+                    log.exception("the alerts' loop stumbled; it goes on")
+
+    def _sweep_all(self) -> None:
+        while not self._stopping.is_set() and self._sweep():
+            pass
+        self.swept_at = now()
 
     def _sweep(self) -> bool:
         with self._database.session() as session:
@@ -72,6 +69,8 @@ class Watch:
 
     def _look_after(self) -> None:
         """Do what needs no hurry: forget what is old, look at the controller's certificates."""
+        if time.monotonic() < self._look_at:
+            return
         with self._database.session() as session:
             service.forget(session)
         identity = tls.current(self._settings.home) if self._settings.serves_tls else None
@@ -79,6 +78,11 @@ class Watch:
             with self._database.session() as session:
                 write_lock(session)
                 judge_certificates(session, identity)
+        self._look_at = time.monotonic() + LOOK_AFTER
+
+    def _deliver(self) -> None:
+        while not self._stopping.is_set() and delivery.deliver(self._database, self._settings, self._began):
+            pass
 
     def _began(self, child: "subprocess.Popen[str]") -> None:
         self._child = child

@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from saveos.alerts import channels, delivery, service
@@ -330,6 +331,22 @@ def test_the_watch_sweeps_delivers_and_stops(fleet, database, receiver, monkeypa
         time.sleep(0.1)
     watch.stop()
     assert receiver.json()[0]["host"] == "web1"
+
+
+def test_a_sweep_that_stumbles_holds_up_no_message(fleet, database, receiver, monkeypatch):
+    monkeypatch.setattr("saveos.alerts.watch.EVERY", 0.2)
+    fleet.channel(url=f"http://127.0.0.1:{receiver.port}/x")
+    fleet.host("web1", last_run_state="failed")
+    fleet.sweep()
+    monkeypatch.setattr(service, "sweep", Mock(side_effect=KeyError("a fact that nobody foresaw")))
+    watch = Watch(OPEN, database)
+    watch.start()
+    until = time.monotonic() + 30
+    while not receiver.requests and time.monotonic() < until:
+        time.sleep(0.1)
+    watch.stop()
+    assert receiver.json()[0]["host"] == "web1"
+    assert watch.swept_at is None, "who asks how the controller is must see it"
 
 
 def test_stopping_cuts_off_a_message_under_way(fleet, database, monkeypatch):
