@@ -49,7 +49,8 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopping.wait(EVERY):
-            for act in (self._sweep_all, self._look_after, self._deliver):  # one that stumbles silences no other
+            # What stumbles of these holds up no other: above all, messages that wait are sent
+            for act in (self._sweep_all, self._look_after, self._deliver):
                 try:
                     act()
                 except (OperationalError, IntegrityError) as error:
