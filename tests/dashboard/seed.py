@@ -690,6 +690,7 @@ def _job(
     """A job whose id has the time of its making, as UUIDv7 ids have."""
     failed = failed or (len(hosts) if state == "failed" else 0)
     error = "3 of 24 hosts failed. Look at their lines below, then retry them." if state == "partial" else ""
+    error_type = "hosts-failed" if state in ("partial", "failed") else ""
     if state == "failed":
         error = "The host does not answer over SSH. Check that it is up, then retry."
     job = Job(
@@ -709,6 +710,7 @@ def _job(
         hosts_done=len(hosts) - undone,
         hosts_failed=failed,
         error=error,
+        error_type=error_type,
     )
     session.add(job)
     session.flush()

@@ -81,7 +81,7 @@ def test_a_host_is_rebuilt_and_drilled_on_another_one(controller: Controller, pa
         expect(page.locator(".toast, [role=status]").filter(has_text=said).first).to_be_visible()
     card = page.get_by_role("region", name="Rebuilds")
     expect(card).to_contain_text(f"{name} → {other}")
-    expect(card).to_contain_text("provision")
+    expect(card).to_contain_text("Provisioning")
     with controller.session() as session:
         job = session.scalars(select(Job).where(Job.operation == "drill").order_by(Job.id.desc())).first()
         assert job is not None and job.parameters["sandbox"] == other

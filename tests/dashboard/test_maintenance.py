@@ -92,7 +92,7 @@ def test_findings_are_filtered_shown_as_text_and_fixed(controller: Controller, p
     page.press("#findings input[name=host]", "Enter")
     expect(page.get_by_role("heading", name="No finding here")).to_be_visible()
     page.goto(f"{controller.url}/maintenance/cleanup")
-    page.get_by_role("link", name="apt-archives").click()
+    page.get_by_role("link", name="Package files of apt").click()
     expect(table.locator("tr")).to_have_count(1)
     page.goto(f"{controller.url}/maintenance/cleanup")
     assert table.get_by_role("button").count() == 1  # only what the operation can mend has a button

@@ -200,8 +200,10 @@ def moment(value: datetime | None) -> str:
 
 
 def moment_in(value: datetime, place: str) -> str:
-    """Return a day, date and time on the clock of a zone, with the zone's name."""
-    return format_datetime(value, "EEE d MMM, HH:mm z", tzinfo=_load_zone(place), locale=_locale())
+    """Return a day, date and time on the clock of a zone, with the zone's short name."""
+    there = value.astimezone(_load_zone(place))
+    shown = format_datetime(there, "EEE d MMM, HH:mm", tzinfo=there.tzinfo, locale=_locale())
+    return f"{shown} {there.tzname()}"
 
 
 def clock(value: datetime) -> str:

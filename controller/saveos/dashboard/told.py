@@ -276,4 +276,4 @@ def kind(name: str) -> str:
 def _told(sentence: str, text: str) -> Told:
     if not sentence or language() == DEFAULT or not text:
         return Told(text)
-    return Told(gettext(sentence), text)
+    return Told(gettext(sentence), "" if text.rstrip(".") == sentence.rstrip(".") else text)

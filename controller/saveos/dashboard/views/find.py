@@ -12,6 +12,7 @@ from saveos.hosts import service as hosts
 from saveos.jobs import service as jobs
 
 router = APIRouter(include_in_schema=False)
+MOST = 24  # shown
 
 
 @router.get("/find")
@@ -30,9 +31,9 @@ def find(
     recent = jobs.list_jobs(page.session, page.tenant_id, limit=40 if wish else 4)
     for row in queries.job_rows(page.session, recent):
         label = f"{operation(row.job)} · {target(row)}"
-        if wish in label.lower() and len(results) < 16:
+        if wish in label.lower() and len(results) < MOST:
             results.append(_result(f"/jobs/{row.job.id}", "list-check", label, gettext("job")))
-    return page.render("find/page.html", results=results[:16])
+    return page.render("find/page.html", q=q, results=results[:MOST])
 
 
 def _result(href: str, image: str, label: str, kind: str = "") -> dict[str, str]:
@@ -47,6 +48,7 @@ def _hosts(found: list[Any]) -> list[dict[str, str]]:
 def _places(page: View) -> list[dict[str, str]]:
     # icon="layout-dashboard" icon="history" icon="restore" icon="settings" icon="plus"
     # icon="bell" icon="alert-triangle" icon="clock" icon="calendar-time" icon="clipboard-list"
+    # icon="shield-check" icon="tool" icon="database" icon="key" icon="search"
     places = [
         _result("/", "layout-dashboard", gettext("Overview"), gettext("page")),
         _result("/hosts", "server-2", gettext("Hosts"), gettext("page")),
@@ -55,10 +57,16 @@ def _places(page: View) -> list[dict[str, str]]:
         _result("/alerts", "bell", gettext("Alerts"), gettext("page")),
         _result("/archives", "history", gettext("Archives"), gettext("page")),
         _result("/restores", "restore", gettext("Restores"), gettext("page")),
+        _result("/files", "search", gettext("Find files"), gettext("page")),
+        _result("/drills", "shield-check", gettext("Drills"), gettext("page")),
+        _result("/maintenance", "tool", gettext("Maintenance"), gettext("page")),
+        _result("/storage", "database", gettext("Storage"), gettext("page")),
         _result("/policies", "clipboard-list", gettext("Policies"), gettext("page")),
         _result("/schedules", "calendar-time", gettext("Schedules"), gettext("page")),
         _result("/settings", "settings", gettext("Settings"), gettext("page")),
     ]
+    if page.actor.may("secrets:read"):
+        places.append(_result("/secrets", "key", gettext("Secrets"), gettext("page")))
     if page.actor.may("hosts:write"):
         places.append(_result("/hosts/enrol", "plus", gettext("Enrol hosts"), gettext("action")))
         places.append(_result("/hosts/new", "plus", gettext("Add a host"), gettext("action")))
