@@ -99,6 +99,34 @@ def test_a_preview_looks_at_the_file_system_to_which_it_goes(agent, backed):
     assert near(paths=paths, destination="/mnt/else") == Path("/mnt/else")
 
 
+def test_how_far_an_extraction_is_is_told_without_borg_counting_first(agent, saved, monkeypatch):
+    """Borg's --progress reads the whole list of files once more before the first file."""
+    told, words = [], []
+    settings = agent.Settings(**{**vars(saved.settings), "controller_url": "http://127.0.0.1:9"})
+    run = agent.Run(settings, "restore", RUN, "host", None)
+    monkeypatch.setattr(agent.Run, "tell", lambda _self, *each: told.append(each))
+    (saved.base / "staged/deep").mkdir(parents=True)
+    with agent.watched(run, REPOSITORY, saved.base / "staged", pause=0.01):
+        (saved.base / "staged/deep/file").write_bytes(bytes(5000))
+        deadline = time.monotonic() + 10
+        while not told or told[-1][2]["nfiles"] != 1:
+            assert time.monotonic() < deadline, told
+            time.sleep(0.01)
+    assert told[-1] == ("extract", REPOSITORY, {"nfiles": 1, "original_size": 5000})
+
+    def keep(_settings, _repository, _run_id, _output, *arguments, **_named):
+        words.extend(arguments)
+        return 0
+
+    monkeypatch.setattr(agent, "run_borg", keep)
+    request = agent.RestoreRequest(RUN, "", "host", "", "latest", (), "")
+    run.restore = {}
+    agent.extract(
+        agent.Restoring(settings, request, run, settings.repositories[0], agent.Cancel(), {}), saved.base
+    )
+    assert words[0] == "extract" and "--progress" not in words
+
+
 def test_only_newer_leaves_what_is_newer(saved):
     (saved.sources / "plain").write_text("mine, later")
     os.utime(saved.sources / "plain", (time.time() + 100, time.time() + 100))

@@ -94,8 +94,6 @@ class Output:
         if inner is not None and str(inner.get("type", "")).startswith(("archive_progress", "progress_")):
             if self.on_progress and inner["type"] == "archive_progress":
                 self.on_progress(inner)
-            elif self.on_progress and inner["type"] == "progress_percent" and inner.get("current"):
-                self.on_progress({"original_size": inner["current"]})  # of an extraction: bytes so far
             return  # borgmatic wraps Borg's progress as errors
         self._note_status(text)
         if self.in_summary or not text:

@@ -57,9 +57,14 @@ class Run:
         data.update(pid_started=start_time(os.getpid()), partial=self.partial, repository_id=self.repository_id)
         store(self.settings, "active.json", data)
 
+    @property
+    def tells(self) -> bool:
+        """Whether anyone is told how far this is."""
+        return bool(self.settings.controller_url)
+
     def tell(self, phase: str, repository_id: str, borg: Optional[dict[str, Any]] = None) -> None:
         """Let the controller know how far this is, if there is one: start, create, finish or extract."""
-        if not self.settings.controller_url:
+        if not self.tells:
             return
         if self.progress is None:
             self.progress = Progress(self.settings, self)

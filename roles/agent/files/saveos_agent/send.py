@@ -143,8 +143,9 @@ class Zstd:
 class Quiet(Run):
     """A run that is not told of: it has no record of its own, because the receiving host's counts."""
 
-    def tell(self, phase: str, repository_id: str, borg: Optional[dict[str, Any]] = None) -> None:
-        pass
+    @property
+    def tells(self) -> bool:
+        return False
 
 
 def send_staged(settings: Settings, request: RestoreRequest, archive: str, cancel: Cancel) -> dict[str, Any]:
