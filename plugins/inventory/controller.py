@@ -104,7 +104,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         for group in answer["all"]["children"]:
             inventory.add_group(group)
             for name in answer[group]["hosts"]:
-                inventory.add_child(group, name)
+                inventory.add_host(name, group=group)  # add_child would take a group of the host's name
         if self.get_option("pin_host_keys"):
             self._pin(hostvars)
         self._construct(hostvars)

@@ -96,7 +96,8 @@ def ansible(api: Any, url: str, tmp_path: Path, host_key: Any) -> Ansible:
     api.made("/policies", policy)
     here = {"connection": "local", "address": "127.0.0.1"}
     api.made("/hosts", {"name": "web1", "groups": ["web"], "policy": "p", "tags": ["paris"]} | here)
-    api.made("/hosts", {"name": "db1", "variables": {"agent_home": EVIL}} | here)
+    api.made("/groups", {"name": "db1"})  # a group may have the name of a host, in it or not
+    api.made("/hosts", {"name": "db1", "groups": ["db1"], "variables": {"agent_home": EVIL}} | here)
     return Ansible(tmp_path, url, api.token)
 
 
@@ -106,6 +107,7 @@ def test_it_gives_what_the_controller_would(api: Any, ansible: Ansible) -> None:
     assert fleet["web"]["hosts"] == ["web1"]
     assert fleet["agents"]["hosts"] == ["db1", "web1"]
     assert fleet["storage_servers"]["hosts"] == ["vault"]
+    assert fleet["db1"]["hosts"] == ["db1"]
     assert hosts["web1"]["agent_excludes"] == [EVIL]
     assert hosts["web1"]["agent_repositories"][0]["server"] == "vault"
     assert hosts["web1"]["agent_controller_url"]
