@@ -101,7 +101,8 @@ def _recap(row: JobHost, counts: dict[str, Any], done_key: str) -> None:
     else:
         state = "ok" if counts["ok"] else "skipped"
     error = row.error if state in ("failed", "unreachable") else ""
-    if state == "ok" and done_key and not row.result:  # a play that goes host by host ended before it
+    # a play that goes host by host ended before it; a server that only came along tells nothing
+    if state == "ok" and done_key and row.is_target and not row.result:
         state, error = "canceled", LEFT_ALONE
     _end(row, state, error)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from saveos.jobs import logs, progress, queue
+from saveos.jobs.models import JobHost
 from saveos.runner.events import Mapper
 
 
@@ -84,6 +85,18 @@ def test_host_that_the_play_never_came_to_is_canceled(running: Any, jobs: Any) -
     )
     a, b = jobs.hosts(running.job_id)
     assert (a.state, b.state, b.error) == ("failed", "canceled", progress.LEFT_ALONE)
+
+
+def test_server_that_only_came_along_is_not_called_left_alone(running: Any, jobs: Any, database: Any) -> None:
+    with database.session(writes=True) as session:
+        session.get(JobHost, (running.job_id, "b")).is_target = False
+    running(
+        line(1, "ok", "b", "reach"),
+        line(2, "ok", "a", "check", r={"check": {}}),
+        line(3, "recap", stats={"a": counts(ok=1), "b": counts(ok=1)}),
+        done_key="check",
+    )
+    assert [(host.state, host.error) for host in jobs.hosts(running.job_id)] == [("ok", ""), ("ok", "")]
 
 
 def test_stored_lines_are_passed_over(running: Any, jobs: Any, database: Any) -> None:
