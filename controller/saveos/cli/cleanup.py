@@ -61,19 +61,16 @@ def run(
     wait: Wait = False,
 ) -> None:
     """Carry out every rule, or those that are named."""
-    asked: dict[str, Any] = {"older_than": older_than, "journal_mb": journal_mb}
+    asked = _said(older_than=older_than, journal_mb=journal_mb)
     asked |= {"rules": only} if only else {}
     asked |= {"custom": _read(rules_file)} if rules_file else {}
-    run_operation(
-        "cleanup", hosts, groups, everything, check=check, wait=wait, parameters=asked, instead=_extra(asked)
-    )
+    run_operation("cleanup", hosts, groups, everything, check=check, wait=wait, parameters=asked)
 
 
-def _extra(asked: dict[str, Any]) -> dict[str, str]:
-    """Return the extra variables of the playbook that does the same, where they are not the defaults."""
+def _said(**asked: Any) -> dict[str, Any]:
+    """Return what was asked for, but for what is so anyway."""
     usual = {"older_than": NOT_SAID, "journal_mb": JOURNAL_MB}
-    said = {f"maintenance_{name}": value for name, value in asked.items() if usual.get(name) != value}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+    return {name: value for name, value in asked.items() if usual.get(name) != value}
 
 
 def _read(path: Path) -> list[Any]:
@@ -97,7 +94,7 @@ def _one_kind(kind: str, what: str) -> None:
         check: Check = False,
         wait: Wait = False,
     ) -> None:
-        asked = {"rule_kinds": [kind], "older_than": older_than}
+        asked = _said(rule_kinds=[kind], older_than=older_than)
         run_operation(
             "cleanup",
             hosts,
@@ -106,7 +103,6 @@ def _one_kind(kind: str, what: str) -> None:
             check=check,
             wait=wait,
             parameters=asked,
-            instead=_extra(asked),
         )
 
     command.__doc__ = what

@@ -95,7 +95,6 @@ def _apply(what: str, example: str, text: str) -> None:
                 "health_url": url,
                 "refresh": not cached,
             },
-            instead={"maintenance_apply": what, "maintenance_batch": str(batch), "maintenance_health_url": url},
         )
 
     command.__doc__ = text
@@ -138,5 +137,4 @@ def repair(
         check=check,
         wait=wait,
         parameters={"apply": "repair"},
-        instead={"maintenance_apply": "repair"},
     )

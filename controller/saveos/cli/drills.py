@@ -77,8 +77,8 @@ def run_drill(
     fails and names it.
     """
     asked = targets(hosts, groups, everything)
-    extra = {"maintenance_sample": str(sample), "maintenance_seed": str(seed) if seed >= 0 else ""}
-    client = Client(instead=playbook("drill", asked, check=False, **extra))
+    said = {"maintenance_sample": sample} | ({"maintenance_seed": seed} if seed >= 0 else {})
+    client = Client(instead="" if sandbox else playbook("drill", asked, variables=said))
     parameters = {"sample": sample, "seed": seed} | ({"sandbox": sandbox} if sandbox else {})
     body = {"targets": asked, "mode": "run", "parameters": parameters}
     accepted(client, client.post("/maintenance/drill", body, once=True), wait)

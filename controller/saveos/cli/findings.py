@@ -51,15 +51,14 @@ def run_operation(
     check: bool = False,
     wait: bool = False,
     parameters: dict[str, Any] | None = None,
-    instead: dict[str, str] | None = None,
 ) -> None:
     """Start an operation that tells findings; with `wait` show them and exit with 3 while some are open.
 
-    Open ones of severity info do not count. `instead` are the extra variables of the playbook that does the
-    same without a controller.
+    Open ones of severity info do not count. A parameter is the playbook's variable of the same name.
     """
     asked = targets(hosts, groups, everything)
-    client = Client(instead=playbook(operation, asked, check, **(instead or {})))
+    said = {f"maintenance_{name}": value for name, value in (parameters or {}).items() if value not in ("", [])}
+    client = Client(instead=playbook(operation, asked, check, said))
     body = {"targets": asked, "mode": "check" if check else "run", "parameters": parameters or {}}
     job = client.post(f"/maintenance/{operation}", body, once=True)
     if wait:

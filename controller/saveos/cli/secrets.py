@@ -146,7 +146,6 @@ def rotate(
         check=check,
         wait=wait,
         parameters={"rotate": kind, "older_than_days": older},
-        instead={"maintenance_rotate": kind},
     )
 
 

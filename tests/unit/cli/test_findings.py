@@ -53,11 +53,11 @@ def followed(controller: Any, *jobs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "mode", "parameters"),
     [
-        ("cleanup run web1", "run", {"older_than": -1, "journal_mb": 500}),
+        ("cleanup run web1", "run", {}),
         ("cleanup run web1 --check --rule tmp --older-than 2", "check",
-         {"older_than": 2, "journal_mb": 500, "rules": ["tmp"]}),
-        ("cleanup cache web1", "run", {"rule_kinds": ["cache"], "older_than": -1}),
-        ("cleanup containers web1 --check", "check", {"rule_kinds": ["containers"], "older_than": -1}),
+         {"older_than": 2, "rules": ["tmp"]}),
+        ("cleanup cache web1", "run", {"rule_kinds": ["cache"]}),
+        ("cleanup containers web1 --check", "check", {"rule_kinds": ["containers"]}),
     ],
 )  # fmt: skip
 def test_cleanup_asks_for_the_operation(controller: Any, words: str, mode: str, parameters: Any) -> None:
