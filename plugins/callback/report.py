@@ -9,6 +9,7 @@ import json
 import os
 import ssl
 import threading
+import urllib.error
 import urllib.request
 from pathlib import PurePath
 
@@ -151,6 +152,14 @@ class CallbackModule(CallbackBase):
         }
 
     @staticmethod
+    def _refusal(error):
+        """The controller's own sentence where it gives one: which right the token lacks, say."""
+        try:
+            return str(json.loads(error.read(65536))["detail"])
+        except Exception:  # noqa: BLE001 - what stands in front of it may answer anything
+            return f"{error.code} {error.reason}"
+
+    @staticmethod
     def _user():
         try:
             return getpass.getuser()
@@ -177,6 +186,8 @@ class CallbackModule(CallbackBase):
                 with opener.open(request, timeout=TIMEOUT) as response:
                     response.read(65536)
                 outcome[0] = None
+            except urllib.error.HTTPError as error:
+                outcome[0] = self._refusal(error)
             except Exception as error:  # noqa: BLE001 - a report must never fail a play
                 outcome[0] = str(error)
 

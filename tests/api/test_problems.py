@@ -39,6 +39,21 @@ def test_errors_are_problem_documents(api, method, path, status, kind):
     assert problem["detail"] and problem["title"]
 
 
+def test_what_is_no_id_and_no_field_is_said_in_words(api):
+    assert (
+        api.call("GET", "/jobs/0199a7c4-")
+        .json()["detail"]
+        .endswith("this is no id: give the whole of it, as lists show it")
+    )
+    wrong = api.call("POST", "/groups", json={"name": "web", "host": []}).json()
+    assert (wrong["field"], wrong["detail"]) == (
+        "host",
+        "host: there is no such field: /docs names those that there are",
+    )
+    text = api.call("POST", "/groups", content=b"{", headers={"Content-Type": "application/json"}).json()
+    assert text["detail"].startswith("the body is no JSON: ") and not text.get("field")
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}"])
 def test_a_body_that_cannot_be_read_is_the_callers_fault(api, content):
     answer = api.call("POST", "/groups", content=content, headers={"Content-Type": "application/json"})

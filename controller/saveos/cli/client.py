@@ -10,6 +10,7 @@ file in SAVEOS_CA, or on the controller's machine the one in its home. Nothing i
 import contextlib
 import json
 import os
+import re
 import ssl
 import time
 import uuid
@@ -28,6 +29,15 @@ DEFAULT_HOME = "/var/lib/saveos"
 TIMEOUT = 60.0  # seconds; a page or an accepted job, never a whole job
 SILENCE = 45.0  # seconds without a byte after which an event stream counts as broken
 CONTENT_SILENCE = 960.0  # of content: longer than the controller waits for a host
+LISTED = re.compile(r"see GET /api/v1/([a-z/]+)")
+COMMANDS = {  # of routes that are not listed by the command of their own name
+    "drills/rebuilds": "drills rebuilds",
+    "enrolment/registrations": "enrol list",
+    "enrolment/tokens": "enrol tokens list",
+    "maintenance/findings": "maintenance findings",
+    "maintenance/results": "maintenance results list",
+    "runs": "",
+}
 EXIT_CODES = {401: REFUSED, 403: REFUSED, 409: REFUSED, 413: USAGE, 422: USAGE, 429: REFUSED}
 
 
@@ -298,6 +308,11 @@ class Client:
 
     def _unreachable(self, error: Exception) -> CommandError:
         reason = str(error) or type(error).__name__
+        if not self.login.url.startswith(("http://", "https://")):
+            return CommandError(
+                f"{self.login.url!r} from {self.login.source} is no address: begin it with https://, or http://.",
+                USAGE,
+            )
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             return CommandError(
                 f"The certificate of {self.login.url} is not trusted ({reason}). Name the pin of the "
@@ -306,6 +321,8 @@ class Client:
                 REFUSED,
             )
         sentence = f"The controller at {self.login.url} does not answer ({reason}). "
+        if "disconnected without sending" in reason and self.login.url.startswith("http:"):
+            sentence += "Does it speak HTTPS? Then its address begins with https://. "
         sentence += "Is it running? On its machine: `saveos doctor`."
         if self.instead:
             sentence += f"\nWithout the controller the same is done by:\n  {self.instead}"
@@ -328,6 +345,12 @@ def _json(response: "httpx.Response") -> Any:
         raise CommandError(f"{response.url} did not answer with JSON: is this the controller?") from error
 
 
+def _listed(found: re.Match[str]) -> str:
+    """Return the command that lists what a sentence of the API says a route lists."""
+    command = COMMANDS.get(found[1], f"{found[1]} list" if "/" not in found[1] else "")
+    return f"see saveos {command}" if command else found[0]
+
+
 def _sentence(response: "httpx.Response", login: Login) -> str:
     """Return a problem document as one sentence."""
     problem: Any = None
@@ -337,11 +360,13 @@ def _sentence(response: "httpx.Response", login: Login) -> str:
         return (
             f"{response.url} answered {response.status_code} {response.reason_phrase}: is this the controller?"
         )
-    sentence = str(problem["detail"]).strip()
+    sentence = LISTED.sub(_listed, str(problem["detail"]).strip())
     if problem.get("field") and not sentence.startswith(f"{problem['field']}:"):
         sentence = f"{problem['field']}: {sentence}"
     if response.status_code == 401 and login.token:
-        sentence += f" The token comes from {login.source}; `saveos login` makes a new one."
+        sentence = (
+            sentence.rstrip(".") + f". The token comes from {login.source}; `saveos login` makes a new one."
+        )
     return sentence
 
 

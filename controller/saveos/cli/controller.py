@@ -1,13 +1,16 @@
 """Commands about the controller itself, on its own machine: its backup, its old logs, its key."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from saveos.cli import output
 from saveos.cli.common import examples, group
 from saveos.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from saveos.core.settings import Settings
 
 controller = group(
     "The controller itself, on its own machine and as its user: export and restore it, forget old logs, "
@@ -18,6 +21,19 @@ controller = group(
 def add_to(app: typer.Typer) -> None:
     """Mount these commands."""
     app.add_typer(controller, name="controller")
+
+
+def _settings() -> "Settings":
+    """Return the settings of the controller on this machine. Raises CommandError when there is none."""
+    from saveos.cli.running import private_settings
+
+    settings = private_settings()
+    if not settings.home.is_dir():
+        raise CommandError(
+            f"There is no controller in {settings.home}: run this on its machine, or name its home "
+            "in SAVEOS_HOME."
+        )
+    return settings
 
 
 @controller.command(
@@ -34,11 +50,10 @@ def export_controller(
     ] = False,
 ) -> None:
     """Write all that a new machine needs to go on, while the controller runs: database, catalogue, keys."""
-    from saveos.cli.running import private_settings
     from saveos.upkeep.daily import spool
     from saveos.upkeep.export import ExportError, export
 
-    settings = private_settings()
+    settings = _settings()
     place = target or spool(settings)
     try:
         manifest = export(settings, place, catalogue=not without_catalogue)
@@ -96,12 +111,11 @@ def clean_controller(
     dry_run: Annotated[bool, typer.Option("--dry-run", "--check", help="Forget nothing, count.")] = False,
 ) -> None:
     """Forget logs, jobs, notifications and audit older than SAVEOS_KEEP_*_DAYS; a worker does it daily."""
-    from saveos.cli.running import private_settings
     from saveos.core.database import Database
     from saveos.core.security import load_kek
     from saveos.upkeep.clean import clean, rules
 
-    settings = private_settings()
+    settings = _settings()
     database = Database(settings.sqlalchemy_url, load_kek(settings.home))
     try:
         counts = clean(settings, database, check=dry_run)
@@ -119,13 +133,13 @@ def clean_controller(
 def rotate_installation_key() -> None:
     """Give the stopped controller a new installation key; what is sealed in its database stays as it is."""
     from saveos.cli import installation, process
-    from saveos.cli.running import private_settings
     from saveos.upkeep.keys import RotationError, rotate_key
 
+    settings = _settings()
     if process.running(installation.current()):
         raise CommandError("The controller runs: stop it first (saveos down), and every worker.")
     try:
-        count = rotate_key(private_settings())
+        count = rotate_key(settings)
     except RotationError as error:
         raise CommandError(f"{error}.") from error
     if output.is_json():

@@ -166,7 +166,7 @@ def summary(client: Client, job: dict[str, Any]) -> str:
     lines += [output.clean(job["error"])] if job.get("error") else []
     for host in client.page(f"/jobs/{job['id']}/hosts", None)["items"]:
         words = output.clean(host.get("error") or "") or result_words(host.get("result") or {})
-        if words:
+        if words and f"{host['name']}: {words}" not in lines:  # the job's own error may be this host's
             lines.append(f"  {host['name']}: {words}")
     return "\n".join(lines)
 

@@ -119,10 +119,18 @@ def set_policy(
         list[str] | None, typer.Option("--server", help="Storage server; repeated: a repository on each.")
     ] = None,
     keep_within: Annotated[str, typer.Option(help="Keep all of this time, like 7d.")] = "",
-    keep_daily: Annotated[int | None, typer.Option(min=0)] = None,
-    keep_weekly: Annotated[int | None, typer.Option(min=0)] = None,
-    keep_monthly: Annotated[int | None, typer.Option(min=0)] = None,
-    keep_yearly: Annotated[int | None, typer.Option(min=0)] = None,
+    keep_daily: Annotated[
+        int | None, typer.Option(min=0, help="Keep the last archive of so many days.")
+    ] = None,
+    keep_weekly: Annotated[
+        int | None, typer.Option(min=0, help="Keep the last archive of so many weeks.")
+    ] = None,
+    keep_monthly: Annotated[
+        int | None, typer.Option(min=0, help="Keep the last archive of so many months.")
+    ] = None,
+    keep_yearly: Annotated[
+        int | None, typer.Option(min=0, help="Keep the last archive of so many years.")
+    ] = None,
     compression: Annotated[str, typer.Option(help="Borg's form, like zstd,3.")] = "",
     catalogue: Annotated[str, typer.Option(help="full, or off: names of files stay on the hosts.")] = "",
     drill_every: Annotated[
@@ -137,6 +145,11 @@ def set_policy(
     """Make a policy, or change what is named of one. Hosts follow at their next provisioning."""
     client = Client()
     found = next((p for p in client.page("/policies", None)["items"] if p["name"] == name), None)
+    if not (found or sources):
+        raise CommandError(
+            f"There is no policy {name} yet, and a new one needs --source, such as --source /etc.",
+            USAGE,
+        )
     kept = {
         "keep_within": keep_within or None,
         "keep_daily": keep_daily,

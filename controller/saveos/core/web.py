@@ -288,12 +288,20 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
 
 
 def _sentence(error: dict[str, Any]) -> str:
+    if error.get("type") == "uuid_parsing":
+        return "this is no id: give the whole of it, as lists show it"
+    if error.get("type") == "json_invalid":
+        return f"the body is no JSON: {(error.get('ctx') or {}).get('error', 'it cannot be read')}"
+    if error.get("type") == "extra_forbidden":
+        return "there is no such field: /docs names those that there are"
     message = str(error.get("msg", "")).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 
 def _field(error: dict[str, Any]) -> str:
     parts = [str(part) for part in error.get("loc", ())]
+    if error.get("type") == "json_invalid":
+        return ""  # its place is a position in the text
     if parts and parts[0] in ("body", "query", "path", "header", "cookie"):
         parts = parts[1:]
     return ".".join(parts)[:200]

@@ -27,6 +27,16 @@ def test_a_problem_is_one_sentence_and_an_exit_code(controller, status, code):
     assert "saveos_secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("listed", "command"),
+    [("hosts", "hosts list"), ("enrolment/tokens", "enrol tokens list")],
+)
+def test_a_sentence_of_the_api_names_the_command_that_lists(controller, listed, command):
+    controller.json(404, problem(404, f"there is no such thing: see GET /api/v1/{listed}"))
+    with pytest.raises(CommandError, match=rf"thing: see saveos {command}$"):
+        Client().get("/hosts/web9")
+
+
 def test_an_answer_that_is_no_problem_document_asks_whether_it_is_the_controller(controller):
     controller.raw(502, b"<html>Bad gateway</html>", "text/html")
     with pytest.raises(CommandError, match=r"502.*is this the controller"):
@@ -51,6 +61,12 @@ def test_unreachable_prints_the_playbook_line():
 def test_a_bad_address_is_a_sentence(url):
     with pytest.raises(CommandError):
         Client(Login(url, "x", "SAVEOS_URL")).get("/jobs")
+
+
+def test_an_address_without_a_scheme_is_wrong_usage():
+    with pytest.raises(CommandError, match="begin it with https://") as caught:
+        Client(Login("10.0.0.5:8000", "x", "SAVEOS_URL")).get("/jobs")
+    assert caught.value.code == USAGE
 
 
 def test_page_follows_cursors_and_keeps_the_next(controller):
