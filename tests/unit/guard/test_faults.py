@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -257,6 +258,30 @@ def test_a_full_disk_is_told(storage, monkeypatch):
     assert report["state"] == "held" and report["reasons"][0]["code"] == "space"
     monkeypatch.undo()
     assert storage.told_and_run()["state"] == "ok"
+
+
+def test_a_repository_that_cannot_be_looked_at_does_not_end_the_run(storage, monkeypatch):
+    """A new one on a full disk has no place for its copies; in another's a file cannot be read."""
+    (storage.base / "root/repositories/r0").mkdir()
+    makedirs, lstat = os.makedirs, os.lstat
+
+    def full(path, *arguments, **options):
+        if path.endswith("/.guard/r0"):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return makedirs(path, *arguments, **options)
+
+    def broken(path, *arguments, **options):
+        if "/.guard/r1/" in str(path):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return lstat(path, *arguments, **options)
+
+    storage.told_and_run()
+    monkeypatch.setattr(guard.os, "makedirs", full)
+    monkeypatch.setattr(guard.os, "lstat", broken)
+    found = {each["id"]: each for each in guard.run(storage.settings, [], time.time())["repositories"]}
+    assert {name: each["state"] for name, each in found.items()} == {"r0": "held", "r1": "held"}
+    assert [each["reasons"][0]["code"] for each in found.values()] == ["space", "copy"]
+    assert len(found["r1"]["copies"]) == 1, "what was known of it"
 
 
 def test_an_undo_on_a_full_disk_leaves_a_repository_in_its_place(storage, monkeypatch):

@@ -14,6 +14,12 @@ from saveos_guard.repository import Repository
 from saveos_guard.values import iso, mib
 from saveos_guard.view import View
 
+# What is said of a repository that no run could look at
+UNSEEN: dict[str, Any] = {
+    "transaction": None, "bytes": 0, "freeable_bytes": 0, "freeable_share": 0.0, "quota_used": 0,
+    "copies": [], "held_bytes": 0,
+}  # fmt: skip
+
 
 def figures(report: dict[str, Any], view: View) -> None:
     """Numbers of a view."""
@@ -37,8 +43,7 @@ def describe(repository: Repository, report: dict[str, Any]) -> None:
     copies, extra = repository.copies(), extra_bytes(repository, live)
     good = [each for each in copies if each.get("good")]
     shown = ("transaction", "good", "why")
-    unseen = {"transaction": None, "bytes": 0, "freeable_bytes": 0, "freeable_share": 0.0, "quota_used": 0}
-    report.update({key: value for key, value in unseen.items() if key not in report})
+    report.update({key: value for key, value in UNSEEN.items() if key not in report})
     report.update(
         copies=[
             {

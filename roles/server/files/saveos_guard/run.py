@@ -19,7 +19,7 @@ from saveos_guard.files import read_json, write_json
 from saveos_guard.gate import judge, question, undecided
 from saveos_guard.objects import settle
 from saveos_guard.reasons import ABOUT_DATA, reason
-from saveos_guard.report import describe, figures
+from saveos_guard.report import UNSEEN, describe, figures
 from saveos_guard.repository import Guard, Repository, kernel_clock_synced
 from saveos_guard.settings import hold_days
 from saveos_guard.undo import resume
@@ -29,8 +29,27 @@ from saveos_guard.word import take_in, use_approvals
 VERSION = "1.0"
 
 
-def guard_repository(repository: Repository, deadline: float, compact: bool) -> dict[str, Any]:
-    """Copy, check, judge, compact or hold, thin; what came of it. Raises for nothing in a repository."""
+def guard_repository(
+    guard: Guard, name: str, before: dict[str, Any], deadline: float, compact: bool
+) -> dict[str, Any]:
+    """Copy, check, judge, compact or hold, thin; what came of it, in place of the report from before.
+
+    Raises for nothing in a repository: what cannot even be looked at is held.
+    """
+    try:
+        return guard_opened(guard.repository(name), deadline, compact)
+    except OSError as error:
+        return {**UNSEEN, **before, "id": name, "state": "held", "reasons": [unable(error)]}
+
+
+def unable(error: OSError) -> dict[str, Any]:
+    """The reason of a repository with which the guard could not work."""
+    code = "space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "copy"
+    return reason(code, f"The guard could not do its work: {error.strerror}: {error.filename}")
+
+
+def guard_opened(repository: Repository, deadline: float, compact: bool) -> dict[str, Any]:
+    """As `guard_repository`. Raises OSError where what is there cannot be described."""
     began = time.monotonic()
     report: dict[str, Any] = {"id": repository.id, "state": "ok", "reasons": [], "digest": ""}
     try:
@@ -40,10 +59,7 @@ def guard_repository(repository: Repository, deadline: float, compact: bool) -> 
     except Damaged as error:
         report["reasons"].append(reason("damaged", f"Repository {repository.id}: {error}"))
     except OSError as error:
-        code = "space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "copy"
-        report["reasons"].append(
-            reason(code, f"The guard could not do its work: {error.strerror}: {error.filename}")
-        )
+        report["reasons"].append(unable(error))
     except Exception as error:  # noqa: BLE001 - one repository must not stop the guard of the others
         text = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
         report["reasons"].append(reason("copy", f"The guard could not do its work: {text}"[:1000]))
@@ -120,7 +136,7 @@ def run(settings: dict[str, Any], chosen: list[str], now: float, compact: bool =
     deadline = time.monotonic() + settings["check_seconds"]
     ids = guard.ids()
     for name in chosen or ids:
-        known[name] = guard_repository(guard.repository(name), deadline, compact)
+        known[name] = guard_repository(guard, name, known.get(name, {}), deadline, compact)
     disk = shutil.disk_usage(guard.root)
     report = {
         "schema": 1,
@@ -129,8 +145,7 @@ def run(settings: dict[str, Any], chosen: list[str], now: float, compact: bool =
         "hold_days": floor,
         "hold_refused": refused,
         "interval_seconds": settings["interval_seconds"],
-        "clock_synced": guard.kernel
-        or any(Repository(guard, name).clock_synced() for name in (chosen or ids)[:1]),
+        "clock_synced": guard.kernel or any(told_the_time(guard, name) for name in (chosen or ids)[:1]),
         "free": disk.free,
         "total": disk.total,
         "repositories": [known[name] for name in sorted(known) if name in ids],
@@ -138,6 +153,14 @@ def run(settings: dict[str, Any], chosen: list[str], now: float, compact: bool =
     with contextlib.suppress(OSError):
         write_json(file, report)
     return report
+
+
+def told_the_time(guard: Guard, name: str) -> bool:
+    """Whether the clock can be trusted by what the controller said of a repository."""
+    try:
+        return Repository(guard, name).clock_synced()
+    except OSError:
+        return False
 
 
 def adopt(settings: dict[str, Any], name: str, now: float) -> None:
