@@ -134,6 +134,12 @@ def test_only_newer_leaves_what_is_newer(saved):
     assert (told["skipped"], (saved.sources / "plain").read_text()) == (1, "mine, later")
 
 
+def test_an_archive_that_is_not_there_is_said_so(saved):
+    code, record = saved.run("restore", "--wait", "--archive", "web1-1999", f"--destination={saved.base / 'x'}")
+    (result,) = record["results"]
+    assert (code, result["error"]["code"], "snapshots" in result["error"]["fix"]) == (1, "archive_missing", True)
+
+
 def test_names_of_any_bytes_by_reference(backed):
     odd = os.fsencode(backed.sources) + b"/latin-\xe9"
     Path(os.fsdecode(odd)).write_text("odd")

@@ -178,6 +178,13 @@ RULES = (
         "Bring it back from a copy, or provision with a new repository id; it is never made anew silently.",
     ),
     Rule(
+        "archive_missing",
+        frozenset({31}),
+        r"Archive .* does not exist",
+        "The repository does not have this archive.",
+        "List those that it has with: saveos-agent snapshots.",
+    ),
+    Rule(
         "passphrase_wrong",
         frozenset({52}),
         r"[Pp]assphrase supplied in .* is incorrect",
