@@ -2,6 +2,7 @@
 
 import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -275,7 +276,7 @@ def set_agent_token(session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID, 
         return
     if existing is not None:
         raise Conflict(f"{name} reports a token that another host has: was it cloned? Provision it afresh")
-    revoke_agent_tokens(session, tenant_id, host_id)
+    revoke_agent_tokens(session, tenant_id, [host_id])
     _add_agent_token(session, tenant_id, host_id, name, hashed)
 
 
@@ -306,9 +307,9 @@ def _add_agent_token(
     session.flush()
 
 
-def revoke_agent_tokens(session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID) -> None:
-    """End the tokens of a host."""
-    session.execute(delete(Token).where(Token.tenant_id == tenant_id, Token.host_id == host_id))
+def revoke_agent_tokens(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UUID]) -> None:
+    """End the tokens of hosts, of as many as a statement can name."""
+    session.execute(delete(Token).where(Token.tenant_id == tenant_id, Token.host_id.in_(host_ids)))
 
 
 def list_tokens(

@@ -137,8 +137,6 @@ def change_members(
         for ids in parts([host.id for host in outcome.change]):
             mine = GroupMember.host_id.in_(ids), GroupMember.group_id.in_([group.id for group in groups])
             session.execute(delete(GroupMember).where(*mine))
-    if rows:
-        changed(session, tenant_id, [host.id for host in outcome.change])
     if outcome.change:
         changed(session, tenant_id, [host.id for host in outcome.change])
     return _told(session, tenant_id, outcome)
@@ -154,8 +152,7 @@ def take_out(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Chosen]) ->
             outcome.change.append(host)
     for ids in parts([host.id for host in outcome.change]):
         session.execute(update(Host).where(Host.id.in_(ids)).values(state="decommissioned", due_at=None))
-    for host in outcome.change:
-        revoke_agent_tokens(session, tenant_id, host.id)
+        revoke_agent_tokens(session, tenant_id, ids)
     return _told(session, tenant_id, outcome)
 
 

@@ -234,7 +234,7 @@ def change_host(session: Session, host: Host, asked: HostPatch) -> None:
 def take_out(session: Session, host: Host) -> None:
     """Take a host out of care: its tokens end, its archives and repositories stay."""
     host.state, host.due_at = "decommissioned", None
-    revoke_agent_tokens(session, host.tenant_id, host.id)
+    revoke_agent_tokens(session, host.tenant_id, [host.id])
     touch(session, host.tenant_id, "hosts")
 
 

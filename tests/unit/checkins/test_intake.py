@@ -163,7 +163,7 @@ def test_a_revoked_token_is_refused_at_once(database, tokens, tenant_id):
             await tell(intake, tokens[0], records(some_id()))
             with database.session(writes=True) as session:
                 host = session.scalars(select(Host).where(Host.name == "h0")).one()
-                revoke_agent_tokens(session, tenant_id, host.id)
+                revoke_agent_tokens(session, tenant_id, [host.id])
             with pytest.raises(Unauthenticated):
                 await tell(intake, tokens[0], records(some_id()))
 
