@@ -7,7 +7,8 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from saveos.archives import catalogue
+from saveos.archives import catalogue, store
+from saveos.archives.models import Archive
 from saveos.core.clock import now
 
 
@@ -264,14 +265,56 @@ def test_an_archive_that_comes_back_is_indexed_again(api, sender):
     assert sender.wanted()["archive"] is None
 
 
-def test_a_damaged_store_is_dropped_by_a_rebuild(api, sender):
-    sender.send(told(b"a"))
+def test_a_damaged_store_says_so_hinders_no_other_and_is_dropped_by_a_rebuild(api, sender, monkeypatch):
+    monkeypatch.setattr(catalogue, "SHARDS", 1)
+    other = Sender(api, sender.database, sender.home, "web2")
+    archive, neighbour = sender.send(told(b"a")), other.send(told(b"b"))
     for path in (sender.home / "catalogue").rglob("*.db"):
         path.write_bytes(b"x" * 8192)
     for path in (sender.home / "catalogue").rglob("*.db-*"):
         path.unlink()
+    for url in (f"/archives/{archive}/files", f"/archives/{archive}/versions?path=/a", "/find?q=abc"):
+        answer = api.get(url)
+        assert (answer.status_code, "saveos archives rebuild" in answer.json()["detail"]) == (503, True), url
+    later = sender.send(told(b"a"))
+    assert api.get(f"/archives/{later}").json()["catalogue"] == "failed"
     assert api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None).status_code == 202
-    assert sender.wanted()["archive"] == sender.newest()
+    assert sender.wanted()["archive"] is not None
+    assert other.wanted()["archive"] == other.newest()
+    assert api.get(f"/archives/{neighbour}").json()["catalogue"] == "wanted"
+
+
+def test_a_rebuild_drops_no_store_that_is_only_busy(api, sender, database, monkeypatch):
+    archive = sender.send(told(b"a"))
+    with database.session() as session:
+        row = session.get_one(Archive, uuid.UUID(archive))
+        held = catalogue.open_store(session, sender.home, row.tenant_id, row.repository_id)
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    with held, held._writing():
+        answer = api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None)
+    assert (answer.status_code, "try again" in answer.json()["detail"]) == (409, True)
+    assert [each["name"] for each in files(api, archive).json()["items"]] == ["a"]
+
+
+def test_a_folder_that_an_archive_lacks_is_no_empty_one(api, sender):
+    archive = sender.send(folder(b"srv/data/empty"), told(b"srv/file"))
+    assert files(api, archive, "/srv/data/empty").json()["items"] == []
+    assert [each["name"] for each in files(api, archive).json()["items"]] == ["srv"]
+    for path in ("/nowhere", "/srv/file"):
+        answer = files(api, archive, path)
+        assert (answer.status_code, f"no folder {path}" in answer.json()["detail"]) == (404, True)
+
+
+def test_a_search_by_size_tells_a_version_that_is_no_more_from_a_file_that_is_gone(api, sender):
+    first = sender.send(told(b"srv/log", 5), told(b"srv/lost", 5))
+    second = sender.send(told(b"srv/log", 500))
+    assert [(e["path"], e["gone"], e["older"]) for e in api.get("/find?q=lo&max_size=9").json()] == [
+        ("/srv/log", False, True),
+        ("/srv/lost", True, False),
+    ]
+    found = api.get("/find?q=/srv/log&host=web1&min_size=9&after=2026-11-23T03:00:00&before=2026-11-24").json()
+    assert [(e["archive_id"], e["older"]) for e in found] == [(second, False)]
+    assert [e["archive_id"] for e in api.get("/find?q=log&max_size=9").json()] == [first]
 
 
 def test_a_host_cannot_send_for_another(api, sender):

@@ -4,8 +4,10 @@ import base64
 import fnmatch
 import logging
 import re
+import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import sqlcipher3.dbapi2 as sqlite
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.keys import data_key
@@ -21,16 +23,18 @@ from saveos.archives import listings
 from saveos.archives.listings import Listing
 from saveos.archives.models import Archive
 from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, RenamedIn, VersionOut, WantedOut
-from saveos.archives.store import Entry, Found, Incomplete, OutOfOrder, Store, Wanted
+from saveos.archives.store import Entry, Found, Incomplete, OutOfOrder, OutOfTime, Store, Wanted, base
 from saveos.core.database import Database, touch
-from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.core.errors import Conflict, Invalid, NotFound, Unavailable
 from saveos.core.security import CannotOpen
 from saveos.hosts.models import Host
 from saveos.repositories.models import Repository
 
 SHARDS = 16  # stores of a tenant; a repository lives in the one that its id names
 SHOWN = 200  # entries on a page
+SEARCH_SECONDS = 10  # of one search, in all stores
 PROTECTED = "+"  # a name that begins so is left out by retention
+DAMAGED = "a part of the catalogue cannot be read: build it anew with saveos archives rebuild REPOSITORY"
 
 NOT_INDEXED: dict[type[Exception], tuple[str, str]] = {
     Incomplete: ("none", "files are gone since the archive before; the host lists all"),
@@ -57,6 +61,23 @@ def copy_stores(session: Session, home: Path, tenant_id: uuid.UUID, target: Path
 
 def _open(session: Session, home: Path, tenant_id: uuid.UUID, shard: int) -> Store:
     return Store(_path(home, tenant_id, shard), _key(session, tenant_id))
+
+
+@contextmanager
+def _reading(session: Session, home: Path, tenant_id: uuid.UUID, shard: int) -> Iterator[Store]:
+    """Open a store to look at. Raises Unavailable where it cannot be read."""
+    try:
+        with _open(session, home, tenant_id, shard) as store:
+            yield store
+    except sqlite.DatabaseError as error:
+        log.warning("the catalogue's store %s cannot be read: %s", _path(home, tenant_id, shard), error)
+        if _is_locked(error):
+            raise Unavailable("the catalogue is busy taking an archive over: try again in a minute") from error
+        raise Unavailable(DAMAGED) from error
+
+
+def _is_locked(error: sqlite.DatabaseError) -> bool:
+    return isinstance(error, sqlite.OperationalError) and "locked" in str(error)
 
 
 def _path(home: Path, tenant_id: uuid.UUID, shard: int) -> Path:
@@ -90,7 +111,7 @@ def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -
         return WantedOut(archive=None, base=None, waiting=newest is not None and newest.catalogue == "waiting")
     known: list[str] = []
     if not newest.catalogue_error:  # else changes were sent, and did not do
-        with open_store(session, home, host.tenant_id, repository_id) as store:
+        with _reading(session, home, host.tenant_id, repository_id.int % SHARDS) as store:
             known = list(store.numbers(str(repository_id)))
     waiting = listings.folder(home, host.tenant_id, repository_id)
     received = {base: Listing(waiting, newest.borg_id, base).received for base in ("", *known[-1:])}
@@ -138,11 +159,13 @@ def index_next(database: Database, home: Path) -> bool:
         archive = session.scalar(query.limit(1))
         if archive is None:
             return False
-        key = data_key(session, archive.tenant_id)
-        store = open_store(session, home, archive.tenant_id, archive.repository_id)
-        grown = _grown(session, archive, store)
-    with store:
-        state, error = _index(store, home, archive, key, grown)
+    try:
+        state, error = _take_over(database, home, archive)
+    except sqlite.OperationalError:
+        raise  # busy, or the disk is full: later
+    except sqlite.DatabaseError as damage:
+        log.warning("archive %s: its store cannot be read: %s", archive.name, damage)
+        state, error = "failed", DAMAGED
     with database.session(writes=True) as session:
         row = session.get_one(Archive, archive.id)
         row.catalogue, row.catalogue_error = state, error[:500]
@@ -150,6 +173,15 @@ def index_next(database: Database, home: Path) -> bool:
     for each in listings.folder(home, archive.tenant_id, archive.repository_id).glob(f"{archive.borg_id}.*"):
         each.unlink(missing_ok=True)
     return True
+
+
+def _take_over(database: Database, home: Path, archive: Archive) -> tuple[str, str]:
+    with database.session() as session:
+        key = data_key(session, archive.tenant_id)
+        store = open_store(session, home, archive.tenant_id, archive.repository_id)
+        grown = _grown(session, archive, store)
+    with store:
+        return _index(store, home, archive, key, grown)
 
 
 def _grown(session: Session, archive: Archive, store: Store) -> int | None:
@@ -202,9 +234,15 @@ def forget_next(database: Database, home: Path) -> bool:
         owner = Archive.repository_id == archive.repository_id
         ids = list(session.scalars(select(Archive.id).where(owner, *gone)))
         living = list(session.scalars(select(Archive.borg_id).where(owner, Archive.gone_at.is_(None))))
-        store = open_store(session, home, archive.tenant_id, archive.repository_id)
-    with store:
-        store.forget_archives(str(archive.repository_id), living)
+    try:
+        with database.session() as session:
+            store = open_store(session, home, archive.tenant_id, archive.repository_id)
+        with store:
+            store.forget_archives(str(archive.repository_id), living)
+    except sqlite.OperationalError:
+        raise
+    except sqlite.DatabaseError as damage:  # a rebuild asks for none of them
+        log.warning("the store of %s cannot be read: %s", archive.repository_id, damage)
     with database.session(writes=True) as session:
         for archive_id in ids:
             session.get_one(Archive, archive_id).catalogue = "none"
@@ -248,15 +286,25 @@ def follow_renames(
 
 
 def rebuild(session: Session, home: Path, repository: Repository) -> None:
-    """Drop a repository's part of the catalogue; its host sends all its archives' listings, oldest first."""
+    """Drop a repository's part of the catalogue; its host sends all its archives' listings, oldest first.
+
+    A store that is damaged goes as a whole, and all repositories that share it are built anew.
+    Raises Conflict while an archive is being taken over.
+    """
+    owners = [repository.id]
     try:
         with open_store(session, home, repository.tenant_id, repository.id) as store:
             store.drop(str(repository.id))
-    except sqlite.DatabaseError as error:  # damaged: all that share it are built anew
+    except sqlite.DatabaseError as error:
+        if _is_locked(error):
+            raise Conflict("the catalogue is taking an archive over: try again in a minute") from error
         log.warning("the catalogue's store of %s cannot be read and is made anew: %s", repository.id, error)
         drop_store(home, repository.tenant_id, repository.id)
-    for archive in session.scalars(select(Archive).where(Archive.repository_id == repository.id)):
-        archive.catalogue, archive.catalogue_error = "none" if archive.gone_at else "wanted", ""
+        own = session.scalars(select(Repository.id).where(Repository.tenant_id == repository.tenant_id))
+        owners = [each for each in own if each.int % SHARDS == repository.id.int % SHARDS]
+    rows = update(Archive).where(Archive.repository_id.in_(owners))
+    session.execute(rows.where(Archive.gone_at.is_(None)).values(catalogue="wanted", catalogue_error=""))
+    session.execute(rows.where(Archive.gone_at.is_not(None)).values(catalogue="none", catalogue_error=""))
     touch(session, repository.tenant_id, "archives")
 
 
@@ -273,16 +321,23 @@ def drop_store(home: Path, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> No
 def list_files(
     session: Session, home: Path, archive: Archive, path: bytes, *, after: bytes = b"", limit: int = SHOWN
 ) -> list[FileOut]:
-    """Return up to `limit` entries of a directory, by name. Raises Conflict where it is not indexed."""
-    with open_store(session, home, archive.tenant_id, archive.repository_id) as store:
-        number = _number(store, archive)
-        found = store.list_directory(str(archive.repository_id), number, path, after=after, limit=limit)
+    """Return up to `limit` entries of a directory, by name.
+
+    Raises Conflict where the archive is not indexed, NotFound where it has no such directory.
+    """
+    with _reading(session, home, archive.tenant_id, archive.repository_id.int % SHARDS) as store:
+        number, repository = _number(store, archive), str(archive.repository_id)
+        found = store.list_directory(repository, number, path, after=after, limit=limit)
+        if not found and not after and not store.holds_directory(repository, number, path):
+            raise NotFound(
+                f"this archive has no folder {show(path)}: look in the one above, or another archive"
+            )
     return [_file(entry) for entry in found]
 
 
 def list_versions(session: Session, home: Path, archive: Archive, path: bytes) -> list[VersionOut]:
     """Return the versions of a path in an archive's repository, newest first, with archives that hold them."""
-    with open_store(session, home, archive.tenant_id, archive.repository_id) as store:
+    with _reading(session, home, archive.tenant_id, archive.repository_id.int % SHARDS) as store:
         found = store.versions(str(archive.repository_id), path)
         numbers = store.numbers(str(archive.repository_id))
     archives = _archives(session, archive.repository_id, numbers)
@@ -316,7 +371,7 @@ def compare(
     """Return up to `limit` paths that differ between two archives of a repository. Raises Invalid, Conflict."""
     if old.repository_id != new.repository_id:
         raise Invalid("the archives are of two repositories: choose two of one host's", field="with")
-    with open_store(session, home, old.tenant_id, old.repository_id) as store:
+    with _reading(session, home, old.tenant_id, old.repository_id.int % SHARDS) as store:
         first, second = _number(store, old), _number(store, new)
         swap = first > second
         low, high = sorted((first, second))
@@ -341,9 +396,10 @@ def find(
     before: datetime | None = None,
     limit: int = SHOWN,
 ) -> list[FoundOut]:
-    """Return up to `limit` paths of all archives that fit a path, a glob or a part of a name, newest first.
+    """Return up to `limit` paths of all archives that fit a path, a glob or a part of a name.
 
-    Raises Invalid for a text that asks for nothing.
+    Names that are just the text come first, then what was changed last. Raises Invalid for a text that asks
+    for nothing, or for too much to look through.
     """
     sought = replace(
         _sought(text),
@@ -356,22 +412,43 @@ def find(
         ids = list(session.scalars(own))
         sought = replace(sought, repositories=[str(each) for each in ids])
         shards = {each.int % SHARDS for each in ids}
-    hits: list[Found] = []
-    for shard in shards:
-        if _path(home, tenant_id, shard).exists():
-            with _open(session, home, tenant_id, shard) as store:
-                hits += store.search(sought, limit=limit)
-    hits.sort(key=lambda hit: (-hit.entry.mtime, hit.entry.path))
-    hits = hits[:limit]
+    hits = _search(session, home, tenant_id, sought, shards=shards, limit=limit)
     keys = {(uuid.UUID(hit.repository), hit.borg_id) for hit in hits}
     query = select(Archive, Host.name).join(Host, Host.id == Archive.host_id)
     query = query.where(tuple_(Archive.repository_id, Archive.borg_id).in_(list(keys)))
     archives = {(str(row.repository_id), row.borg_id): (row, host) for row, host in session.execute(query)}
     return [
-        _found(entry, *archives[repository, borg_id])
-        for repository, borg_id, entry in hits
-        if (repository, borg_id) in archives
+        _found(hit, *archives[hit.repository, hit.borg_id])
+        for hit in hits
+        if (hit.repository, hit.borg_id) in archives
     ]
+
+
+def _search(
+    session: Session,
+    home: Path,
+    tenant_id: uuid.UUID,
+    sought: Wanted,
+    *,
+    shards: Collection[int],
+    limit: int,
+) -> list[Found]:
+    hits: list[Found] = []
+    deadline = time.monotonic() + SEARCH_SECONDS
+    for shard in shards:
+        if not _path(home, tenant_id, shard).exists():
+            continue
+        try:
+            with _reading(session, home, tenant_id, shard) as store:
+                hits += store.search(sought, limit=limit, deadline=deadline)
+        except OutOfTime as error:
+            raise Invalid(
+                "this takes too long: say three letters of the name or more, its folder, or a host",
+                field="q",
+            ) from error
+    names = {word.encode() for word in sought.words} if sought.pattern is None else set()
+    hits.sort(key=lambda hit: (base(hit.entry.path) not in names, -hit.entry.mtime, hit.entry.path))
+    return hits[:limit]
 
 
 def _sought(text: str) -> Wanted:
@@ -381,12 +458,19 @@ def _sought(text: str) -> Wanted:
     if re.search(r"[*?\[]", text):
         literal = [part for part in re.split(r"[*?]|\[[^]]*\]", name) if part]
         anchored = text if text.startswith("/") else f"*/{text}"
-        return Wanted(literal, pattern=re.compile(fnmatch.translate(anchored), re.IGNORECASE | re.DOTALL))
+        begins = re.match(r"[^*?[\x80-\U0010ffff]*/", text)  # letters that are no ASCII have no case for SQLite
+        return Wanted(
+            literal,
+            begins[0] if begins else "",
+            pattern=re.compile(fnmatch.translate(anchored), re.IGNORECASE | re.DOTALL),
+            glob=name.lower() if name.isascii() and not re.search(r"[?\[]", name) else "",
+        )
     if not name and not folder:
         raise Invalid("say what to look for: a part of a name, a path, or a glob such as *.conf", field="q")
     if not name:  # etc/nginx/ asks for the folder itself
         folder, _, name = folder.rpartition("/")
-    return Wanted([name], f"{folder}/" if folder else "")
+    rooted = text.startswith("/")
+    return Wanted([name], f"{folder}/" if folder or rooted else "")
 
 
 def _number(store: Store, archive: Archive) -> int:
@@ -415,15 +499,16 @@ def _file(entry: Entry) -> FileOut:
     )
 
 
-def _found(entry: Entry, archive: Archive, host: str) -> FoundOut:
+def _found(hit: Found, archive: Archive, host: str) -> FoundOut:
     return FoundOut(
-        **_file(entry).model_dump(),
+        **_file(hit.entry).model_dump(),
         host=host,
         host_id=archive.host_id,
         repository_id=archive.repository_id,
         archive_id=archive.id,
         archived_at=archive.started_at,
-        gone=entry.last is not None,
+        gone=not hit.lives,
+        older=hit.lives and hit.entry.last is not None,
     )
 
 

@@ -97,7 +97,10 @@ class DifferenceOut(FileOut):
 
 
 class FoundOut(FileOut):
-    """A path that a search found: its newest version and the newest archive that holds it."""
+    """A path that a search found: its newest version that fits, and the newest archive that holds it.
+
+    `gone` says that the newest archive has no such path, `older` that it has a newer version of it.
+    """
 
     host: str
     host_id: uuid.UUID
@@ -105,6 +108,7 @@ class FoundOut(FileOut):
     archive_id: uuid.UUID
     archived_at: datetime
     gone: bool
+    older: bool
 
 
 class WantedOut(BaseModel):

@@ -14,6 +14,7 @@ versions. Names are bytes: whatever Linux allows survives. See decision 0012.
 import json
 import re
 import stat
+import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,8 +69,17 @@ CREATE TEMP TABLE IF NOT EXISTS closing(
     PRIMARY KEY(directory, name)) WITHOUT ROWID;
 """
 ROOT = b"/"
+LOCK_SECONDS = 30.0  # that a writer waits for another
+IMPLIED = (
+    stat.S_IFDIR
+)  # mode of a directory above a source: Borg stores the source, and nothing of what it is in
 TRIGRAM = 3  # characters that the index of names needs
 LIVES = "e.first <= :number AND (e.last IS NULL OR e.last >= :number)"
+
+HELD = (
+    "a.repository={0}.repository AND NOT a.gone"
+    " AND a.number >= {0}.first AND a.number <= coalesce({0}.last, a.number)"
+)
 
 
 class Item(NamedTuple):
@@ -118,12 +128,15 @@ class Incomplete(Exception):
 class Wanted:
     """What a search looks for: parts of a name, a part of its folder, a pattern of the whole path.
 
-    `size` in bytes and `mtime` in seconds are (from, to), either of them open.
+    `folder` ends with a slash; with one in front the path begins so. `glob` is what names must fit, for
+    SQLite's GLOB, in lower case; it only spares work where there is a pattern. `size` in bytes and `mtime`
+    in seconds are (from, to), either of them open.
     """
 
     words: Sequence[str] = ()
     folder: str = ""
     pattern: re.Pattern[str] | None = None
+    glob: str = ""
     repositories: Collection[str] | None = None
     size: tuple[int | None, int | None] = (None, None)
     mtime: tuple[int | None, int | None] = (None, None)
@@ -134,11 +147,19 @@ class Wanted:
 
 
 class Found(NamedTuple):
-    """A version that a search found: its repository, the newest archive that holds it, and itself."""
+    """A version that a search found: its repository, the newest archive that holds it, and itself.
+
+    `lives` says whether the newest archive has the path, in this version or another one.
+    """
 
     repository: str
     borg_id: str
     entry: Entry
+    lives: bool
+
+
+class OutOfTime(Exception):
+    """A search that looks at too much to end in the time it was given."""
 
 
 class OutOfOrder(Exception):
@@ -152,7 +173,7 @@ class Store:
         """Open or make the store at `path` with a 32-byte key. Raises sqlite.DatabaseError on a wrong one."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._key = f"PRAGMA key = \"x'{key.hex()}'\""
-        self._connection = sqlite.connect(str(path), isolation_level=None, timeout=30)
+        self._connection = sqlite.connect(str(path), isolation_level=None, timeout=LOCK_SECONDS)
         self._run(self._key)
         for pragma in (
             "journal_mode=WAL",
@@ -226,7 +247,7 @@ class Store:
             number = newest[0] + 1 if newest else 1
             for table in ("incoming", "missing", "closing"):
                 self._run(f"DELETE FROM {table}")
-            self._take(items, missing)
+            self._take(items, missing, complete=complete)
             self._miss(owner, names or {})
             if not complete and grown is not None and self._grows(owner) != grown:
                 raise Incomplete
@@ -280,7 +301,7 @@ class Store:
             for table in ("entries", "totals", "archives"):
                 self._run(f"DELETE FROM {table} WHERE repository=?", owner)
 
-    def _take(self, items: Iterable[Item], missing: Iterable[bytes]) -> None:
+    def _take(self, items: Iterable[Item], missing: Iterable[bytes], *, complete: bool) -> None:
         places = _Places(self)
         put = "INSERT OR REPLACE INTO incoming VALUES(?, ?, ?, ?, ?)"
         self._connection.executemany(
@@ -289,6 +310,11 @@ class Store:
         self._connection.executemany(
             "INSERT OR REPLACE INTO missing VALUES(?, ?)", (places.of(path) for path in missing)
         )
+        if complete:  # else they are known already: other sources are listed in full
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO incoming VALUES(?, ?, 0, 0, ?)",
+                ((*places.of(path), IMPLIED) for path in places.above()),
+            )
 
     def _miss(self, owner: int, names: Mapping[bytes, Collection[bytes]]) -> None:
         """Note what is gone from directories of which all names are known, with all below it."""
@@ -444,20 +470,42 @@ class Store:
         self, repository: str, number: int, path: bytes, *, after: bytes = b"", limit: int = 200
     ) -> list[Entry]:
         """Return up to `limit` entries of a directory in an archive after the name `after`, by name."""
-        rows = self._all(
-            "SELECT n.name, e.size, e.mtime, e.mode, e.first, e.last, e.directory, e.name FROM entries e"
-            " JOIN names n ON n.id=e.name WHERE e.repository=(SELECT id FROM repositories WHERE uuid=:uuid)"
-            f" AND e.directory=(SELECT id FROM directories WHERE path=:path) AND {LIVES}"
-            " AND n.name > :after ORDER BY n.name LIMIT :limit",
-            {"uuid": repository, "number": number, "path": path, "after": after, "limit": limit},
+        before = (
+            "SELECT max(a.number) FROM archives a WHERE a.repository=r.id AND NOT a.gone AND a.number < :number"
         )
-        found = []
-        for name, size, mtime, mode, first, last, directory, name_id in rows:
-            inside = join(path, name)
-            files, total = self._total(repository, number, inside) if stat.S_ISDIR(mode) else (0, 0)
-            mark = self._mark(repository, number, first, directory, name_id)
-            found.append(Entry(inside, size, mtime, mode, first, last, files, total, mark))
-        return found
+        rows = self._all(
+            f"WITH r AS (SELECT r.id, coalesce(({before}), 0) AS before FROM repositories r WHERE r.uuid=:uuid)"
+            ", shown AS (SELECT n.name, n.id, e.repository, e.directory, e.size, e.mtime, e.mode, e.first,"
+            " e.last, r.before FROM r CROSS JOIN entries e ON e.repository=r.id"
+            f" AND e.directory=(SELECT id FROM directories WHERE path=:path) AND {LIVES}"
+            " CROSS JOIN names n ON n.id=e.name WHERE n.name > :after ORDER BY n.name LIMIT :limit)"
+            " SELECT s.name, s.size, s.mtime, s.mode, s.first, s.last, coalesce(e.files, 0),"
+            " coalesce(e.bytes, 0), CASE WHEN s.before=0 OR s.first <= s.before THEN ''"
+            " WHEN EXISTS (SELECT 1 FROM entries o WHERE o.repository=s.repository AND o.directory=s.directory"
+            " AND o.name=s.id AND o.first <= s.before AND o.last >= s.before) THEN 'changed'"
+            " ELSE 'new' END FROM shown s"
+            " LEFT JOIN directories d ON s.mode & 0xF000 = 0x4000 AND d.path=CAST(:prefix || s.name AS BLOB)"
+            f" LEFT JOIN totals e ON e.repository=s.repository AND e.directory=d.id AND {LIVES}"
+            " ORDER BY s.name",
+            {
+                "uuid": repository,
+                "number": number,
+                "path": path,
+                "prefix": join(path, b""),
+                "after": after,
+                "limit": limit,
+            },
+        )
+        return [Entry(join(path, name), *rest) for name, *rest in rows]
+
+    def holds_directory(self, repository: str, number: int, path: bytes) -> bool:
+        """Whether an archive holds a directory of this path."""
+        if path == ROOT:
+            return True
+        return any(
+            entry.is_directory and entry.first <= number <= (number if entry.last is None else entry.last)
+            for entry in self.versions(repository, path)
+        )
 
     def total(self, repository: str, number: int, path: bytes = ROOT) -> tuple[int, int]:
         """Return how many files, and how many bytes, an archive holds below a directory."""
@@ -510,56 +558,22 @@ class Store:
         kinds = {(1, 1): "added", (0, 0): "removed", (1, 0): "changed"}
         return [(kinds[most, least], Entry(path, *rest)) for path, most, least, *rest in rows]
 
-    def search(self, wanted: "Wanted", *, limit: int = 200) -> list["Found"]:
-        """Return up to `limit` paths that fit, each by its newest version that fits, in no special order.
+    def search(self, wanted: "Wanted", *, limit: int = 200, deadline: float | None = None) -> list["Found"]:
+        """Return up to `limit` paths that fit, each by its newest version that fits and that an archive holds.
 
-        Rows are read until there are enough of them, so that a name which all hosts have costs no more.
+        Names that are just what was sought come first, the others in no special order. Rows are read until
+        there are enough of them, so that a name which all hosts have costs no more. Raises OutOfTime at the
+        `deadline`, a moment of time.monotonic.
         """
-        values: dict[str, Any] = {}
-        where, fits = ["1"], ["1"]
-        if wanted.repositories is not None:
-            where.append("r.uuid IN (SELECT value FROM json_each(:repositories))")
-            values["repositories"] = json.dumps(list(wanted.repositories))
-        for column, low, high in (("size", *wanted.size), ("mtime", *wanted.mtime)):
-            if low is not None:
-                fits.append(f"v.{column} >= :{column}_from")
-                values[f"{column}_from"] = low
-            if high is not None:
-                fits.append(f"v.{column} <= :{column}_to")
-                values[f"{column}_to"] = high
-        if wanted.folder:
-            where.append("instr(p.path || x'2F', CAST(:folder AS BLOB))")
-            values["folder"] = wanted.folder.encode()
-        words = [word for word in wanted.words if len(word) >= TRIGRAM]
-        if words:
-            hits = "SELECT rowid AS id FROM words WHERE words MATCH :words"
-            values["words"] = " AND ".join('"' + word.replace('"', '""') + '"' for word in words)
-        else:  # too short for the index: every name is looked at
-            tests = (f"instr(lower(CAST(name AS TEXT)), lower(:w{at}))" for at in range(len(wanted.words)))
-            hits = f"SELECT id FROM names WHERE {' AND '.join(tests) or '1'}"
-            values |= {f"w{at}": word for at, word in enumerate(wanted.words)}
-        held = (
-            "SELECT a.borg_id FROM archives a WHERE a.repository=e.repository AND NOT a.gone"
-            " AND a.number >= e.first AND a.number <= coalesce(e.last, a.number) ORDER BY a.number DESC LIMIT 1"
-        )
-        rows = self._run(
-            f"SELECT r.uuid, ({held}) AS borg_id, p.path, n.name, e.size, e.mtime, e.mode, e.first, e.last"
-            f" FROM ({hits}) h CROSS JOIN places k ON k.name=h.id"
-            " CROSS JOIN repositories r ON r.id=k.repository"
-            " CROSS JOIN directories p ON p.id=k.directory CROSS JOIN names n ON n.id=k.name"
-            " CROSS JOIN entries e ON e.repository=k.repository AND e.directory=k.directory AND e.name=k.name"
-            " AND e.first=(SELECT max(v.first) FROM entries v WHERE v.repository=k.repository"
-            f" AND v.directory=k.directory AND v.name=k.name AND {' AND '.join(fits)})"
-            f" WHERE {' AND '.join(where)}",
-            values,
-        )
+        statement, values = _searching(wanted)
         found = []
-        for uuid, borg_id, path, name, *rest in rows:
-            if borg_id is None or not wanted.fits(join(path, name)):
-                continue
-            found.append(Found(uuid, borg_id, Entry(join(path, name), *rest)))
-            if len(found) == limit:
-                break
+        with self._until(deadline):
+            for uuid, borg_id, path, name, lives, *rest in self._run(statement, values):
+                if not wanted.fits(join(path, name)):
+                    continue
+                found.append(Found(uuid, borg_id, Entry(join(path, name), *rest), bool(lives)))
+                if len(found) == limit:
+                    break
         return found
 
     # ---- inside
@@ -572,19 +586,6 @@ class Store:
             {"uuid": repository, "path": path, "number": number},
         )
         return (row[0], row[1]) if row else (0, 0)
-
-    def _mark(self, repository: str, number: int, first: int, directory: int, name: int) -> str:
-        if first != number or number == 1:
-            return ""
-        before = self._one(
-            "SELECT 1 FROM entries WHERE repository=(SELECT id FROM repositories WHERE uuid=?)"
-            " AND directory=? AND name=? AND last=?",
-            repository,
-            directory,
-            name,
-            number - 1,
-        )
-        return "changed" if before else "new"
 
     def _repository(self, repository: str) -> int:
         self._run("INSERT OR IGNORE INTO repositories(uuid) VALUES(?)", repository)
@@ -601,6 +602,19 @@ class Store:
         number = int(self._run("INSERT INTO names(hash, name) VALUES(?, ?)", hash_of(name), name).lastrowid)
         self._run("INSERT INTO words(rowid, name) VALUES(?, ?)", number, name.decode(errors="replace"))
         return number
+
+    @contextmanager
+    def _until(self, deadline: float | None) -> Iterator[None]:
+        if deadline is not None:
+            self._connection.set_progress_handler(lambda: time.monotonic() > deadline, 20_000)
+        try:
+            yield
+        except sqlite.OperationalError as error:
+            if "interrupted" in str(error):
+                raise OutOfTime from error
+            raise
+        finally:
+            self._connection.set_progress_handler(None, 0)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -624,6 +638,78 @@ class Store:
         return found
 
 
+def _searching(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    """Return the statement of a search, and its values.
+
+    Names of three letters or more are led to by the index; else a folder leads, and else every name is
+    looked at.
+    """
+    values: dict[str, Any] = {}
+    named, tests = _named(wanted, values)
+    where, fits = _conditions(wanted, values)
+    versions = "SELECT {0} FROM entries v WHERE v.repository={1}.repository AND v.directory={1}.directory"
+    versions += " AND v.name={1}.name AND {2}"
+    newest = f"e.first=({versions.format('max(v.first)', '{0}', ' AND '.join(fits))})"
+    if wanted.folder and not named:
+        tables = (
+            "directories p CROSS JOIN repositories r CROSS JOIN entries e ON e.repository=r.id"
+            " AND e.directory=p.id CROSS JOIN names n ON n.id=e.name"
+        )
+        where.append(newest.format("e"))
+    else:
+        entry = " CROSS JOIN entries e ON e.repository=k.repository AND e.directory=k.directory"
+        entry += f" AND e.name=k.name AND {newest.format('k')}"
+        folder = " CROSS JOIN directories p ON p.id=k.directory"
+        tables = f"{named or 'names n'} CROSS JOIN places k ON k.name=n.id"
+        tables += " CROSS JOIN repositories r ON r.id=k.repository"
+        tables += folder + entry if wanted.folder else entry + folder
+    holder = f"SELECT a.borg_id FROM archives a WHERE {HELD.format('e')} ORDER BY a.number DESC LIMIT 1"
+    statement = (
+        f"SELECT r.uuid, ({holder}), p.path, n.name, EXISTS ({versions.format('1', 'e', 'v.last IS NULL')}),"
+        " e.size, e.mtime, e.mode, e.first, e.last"
+        f" FROM {tables} WHERE {' AND '.join([*tests, *where])}"
+    )
+    return statement, values
+
+
+def _named(wanted: Wanted, values: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return what leads to the names that fit ("" where the index cannot), and tests of names."""
+    long = [word for word in wanted.words if len(word) >= TRIGRAM]
+    tests = []
+    if wanted.glob:
+        tests.append("lower(CAST(n.name AS TEXT)) GLOB :glob")
+        values["glob"] = wanted.glob
+    if not long:
+        for at, word in enumerate(wanted.words):
+            tests.append(f"instr(lower(CAST(n.name AS TEXT)), lower(:word{at}))")
+            values[f"word{at}"] = word
+        return "", tests
+    values["long"] = " AND ".join('"' + word.replace('"', '""') + '"' for word in long)
+    values |= {"hash": hash_of(long[0].encode()), "exact": long[0].encode()}
+    exact = "SELECT id FROM names WHERE hash=:hash AND name=:exact"
+    ids = f"{exact} UNION ALL SELECT rowid FROM words WHERE words MATCH :long AND rowid NOT IN ({exact})"
+    return f"({ids}) h CROSS JOIN names n ON n.id=h.id", tests
+
+
+def _conditions(wanted: Wanted, values: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return conditions of a path (its repository r, its folder p), and of a version v of it."""
+    where, fits = ["1"], [f"EXISTS (SELECT 1 FROM archives a WHERE {HELD.format('v')})"]
+    if wanted.repositories is not None:
+        where.append("r.uuid IN (SELECT value FROM json_each(:repositories))")
+        values["repositories"] = json.dumps(list(wanted.repositories))
+    if wanted.folder:
+        rooted = wanted.folder.startswith("/")
+        place = "instr(lower(CAST(p.path AS TEXT) || '/'), lower(:folder))"
+        where.append(f"{place} = 1" if rooted else place)
+        values["folder"] = wanted.folder if rooted else f"/{wanted.folder}"
+    for column, low, high in (("size", *wanted.size), ("mtime", *wanted.mtime)):
+        for sign, name, bound in ((">=", "from", low), ("<=", "to", high)):
+            if bound is not None:
+                fits.append(f"v.{column} {sign} :{column}_{name}")
+                values[f"{column}_{name}"] = bound
+    return where, fits
+
+
 class _Places:
     """Numbers of directories and names while one archive is taken over."""
 
@@ -644,6 +730,16 @@ class _Places:
                 self._names.clear()
             number = self._names[name] = self._store._name(name)
         return directory, number
+
+    def above(self) -> set[bytes]:
+        """Return the directories of all paths so far, and those above them, without the root."""
+        found: set[bytes] = set()
+        for path in tuple(self._directories):
+            part = path
+            while part != ROOT and part not in found:
+                found.add(part)
+                part = parent(part)
+        return found
 
 
 def hash_of(name: bytes) -> int:

@@ -9,7 +9,7 @@ import pytest
 import sqlcipher3.dbapi2 as sqlite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saveos.archives.store import Item, OutOfOrder, Store, Wanted, base, parent
+from saveos.archives.store import Item, OutOfOrder, OutOfTime, Store, Wanted, base, parent
 
 KEY = bytes(range(32))
 FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
@@ -164,10 +164,88 @@ def test_search_finds_by_a_part_of_the_name_in_one_repository_or_all(store):
     assert found(words=["NGINX.con"], repositories=[OTHER]) == {b"/srv/nginx.conf.old"}
     assert found(words=['"x"']) == {b'/srv/"x"'}
     assert found(words=["x"], repositories=[REPOSITORY]) == {b"/etc/nginx", b"/etc/nginx/nginx.conf"}
-    assert found(words=["nginx"], folder="/nginx/") == {b"/etc/nginx/nginx.conf"}
+    assert found(words=["nginx"], folder="nginx/") == {b"/etc/nginx/nginx.conf"}
+    assert found(words=["nginx"], folder="/nginx/") == set()
     assert found(words=["nginx"], pattern=re.compile(r"/srv/.*\.old")) == {b"/srv/nginx.conf.old"}
     assert found(words=["nginx.conf"], size=(2, None)) == {b"/srv/nginx.conf.old"}
     assert found(words=["nginx.conf"], mtime=(None, 1)) == {b"/etc/nginx/nginx.conf"}
+
+
+def test_search_answers_alike_whatever_leads_to_the_names(store):
+    """By the index, by the folder or by every name: short words, globs, folders in any case, filters."""
+    tree = whole(
+        {b"/etc/nginx/nginx.conf": (1, 1), b"/etc/a.c": (2, 2), b"/srv/b/x.c": (3, 3), b"/srv/c.css": (4, 4)}
+    )
+    store.index(REPOSITORY, "1" * 64, 1, items(tree), complete=True)
+
+    def found(**wanted):
+        return {each.entry.path for each in store.search(Wanted(**wanted))}
+
+    assert found(words=["x"], folder="/etc/") == {b"/etc/nginx", b"/etc/nginx/nginx.conf"}
+    assert found(words=["x."], folder="b/") == {b"/srv/b/x.c"}
+    assert found(words=["conf"], folder="/ETC/NGINX/") == {b"/etc/nginx/nginx.conf"}
+    assert found(folder="/srv/", size=(3, 3)) == {b"/srv/b/x.c"}
+    assert found(words=[".c"], glob="*.c") == {b"/etc/a.c", b"/srv/b/x.c"}
+    assert found(words=[".c"], glob="*.c", folder="/srv/") == {b"/srv/b/x.c"}
+    assert found(words=["c"], folder="/etc/", mtime=(2, None)) == {b"/etc/a.c"}
+
+
+def test_what_was_sought_comes_first_and_what_takes_too_long_ends(store):
+    files = {b"/srv/%d/notes.%d" % (n, n): (n, n) for n in range(300)} | {b"/z/notes": (1, 1)}
+    store.index(REPOSITORY, "1" * 64, 1, items(whole(files)), complete=True)
+    assert [each.entry.path for each in store.search(Wanted(["notes"]), limit=1)] == [b"/z/notes"]
+    with pytest.raises(OutOfTime):
+        store.search(Wanted(size=(10**9, None)), deadline=0)
+    assert len(store.search(Wanted(["notes"]), limit=500)) == 301
+
+
+def test_a_hit_is_the_newest_version_that_fits_and_that_an_archive_holds(store):
+    for number, size in enumerate((5, 500, 50_000), 1):
+        tree = whole({b"/srv/log": (size, number), b"/srv/other": (number, number)})
+        store.index(REPOSITORY, f"{number:064x}", number, items(tree), complete=True)
+    (hit,) = store.search(Wanted(["log"], size=(None, 1000)))
+    assert (hit.entry.size, hit.borg_id, hit.lives) == (500, f"{2:064x}", True)
+    store.forget_archives(REPOSITORY, [f"{1:064x}", f"{2:064x}"])
+    (hit,) = store.search(Wanted(["log"]))
+    assert (hit.entry.size, hit.borg_id) == (500, f"{2:064x}")
+
+
+def test_marks_are_against_the_archive_before_that_is_there(store):
+    for number, size in enumerate((1, 2, 2, 3), 1):
+        tree = whole({b"/a": (size, 1), b"/b": (1, 1)} | ({b"/c": (1, 1)} if number > 1 else {}))
+        store.index(REPOSITORY, f"{number:064x}", number, items(tree), complete=True)
+
+    def marks(number):
+        return {entry.path: entry.changed for entry in store.list_directory(REPOSITORY, number, b"/")}
+
+    assert marks(3) == {b"/a": "", b"/b": "", b"/c": ""}
+    store.forget_archives(REPOSITORY, [f"{1:064x}", f"{3:064x}", f"{4:064x}"])
+    assert marks(3) == {b"/a": "changed", b"/b": "", b"/c": "new"}
+    assert marks(4) == {b"/a": "changed", b"/b": "", b"/c": ""}
+
+
+def test_what_sources_are_in_is_shown_though_borg_stores_nothing_of_it(store):
+    sources = [
+        Item(b"/srv/data", 0, 9, DIRECTORY),
+        Item(b"/srv/data/x", 5, 9, FILE),
+        Item(b"/var/a/\xff", 2, 9, FILE),
+    ]
+    store.index(REPOSITORY, "1" * 64, 1, sources, complete=True)
+    root = store.list_directory(REPOSITORY, 1, b"/")
+    assert [(entry.path, entry.files, entry.bytes, entry.is_directory) for entry in root] == [
+        (b"/srv", 1, 5, True),
+        (b"/var", 1, 2, True),
+    ]
+    assert [entry.path for entry in store.list_directory(REPOSITORY, 1, b"/var/a")] == [b"/var/a/\xff"]
+    store.index(REPOSITORY, "2" * 64, 2, [Item(b"/srv/data/x", 6, 9, FILE)], complete=False)
+    store.index(REPOSITORY, "3" * 64, 3, sources[:2], complete=True)
+    assert [entry.path for entry in store.list_directory(REPOSITORY, 2, b"/")] == [b"/srv", b"/var"]
+    assert [entry.path for entry in store.list_directory(REPOSITORY, 3, b"/")] == [b"/srv"]
+    assert [store.holds_directory(REPOSITORY, 3, path) for path in (b"/", b"/srv", b"/var")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_repository_is_dropped_alone_and_built_anew(store):
