@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
 
 import pytest
@@ -59,6 +61,29 @@ def test_records_wait_while_the_controller_refuses(agent, settings, controller, 
         agent.deliver(settings)
     controller.answer = lambda body: 200
     assert agent.deliver(settings)["delivered"] == 2
+
+
+def test_a_refusal_that_breaks_off_is_no_answer(agent, settings):
+    """As a proxy's on a bad line: the backup that delivers goes on to prune."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        data = json.loads((settings.etc / "agent.json").read_text())
+        data["controller"]["url"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        (settings.etc / "agent.json").write_text(json.dumps(data))
+        settings = agent.load_settings(settings.etc)
+        spool(agent, settings, 1)
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nabc")
+
+        proxy = threading.Thread(target=answer)
+        proxy.start()
+        with pytest.raises(agent.AgentError, match="cannot be reached"):
+            agent.deliver(settings)
+        proxy.join()
+    assert len(agent.stored(settings, "spool")) == 1
 
 
 def test_one_bad_record_does_not_hold_back_the_others(agent, settings, controller):

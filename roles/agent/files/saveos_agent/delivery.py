@@ -126,10 +126,8 @@ def ask_controller(
     request.add_header("User-Agent", f"saveos-agent/{VERSION}")
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls_context(settings)), NoRedirect)
     try:
-        with opener.open(request, timeout=seconds or POST_SECONDS) as response:
-            return int(response.status), json_object(response.read(65536).decode("utf-8", "replace")) or {}
-    except urllib.error.HTTPError as error:
-        return error.code, json_object(error.read(65536).decode("utf-8", "replace")) or {}
+        with opened(opener, request, seconds or POST_SECONDS) as response:
+            return int(response.getcode()), json_object(response.read(65536).decode("utf-8", "replace")) or {}
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise AgentError(
@@ -137,6 +135,14 @@ def ask_controller(
             f"The controller {settings.controller_url} cannot be reached: {reason}.",
             "Records wait in the spool.",
         ) from None
+
+
+def opened(opener: urllib.request.OpenerDirector, request: urllib.request.Request, seconds: float) -> Any:
+    """The controller's response, whatever its status: what fails while it is read is no answer."""
+    try:
+        return opener.open(request, timeout=seconds)
+    except urllib.error.HTTPError as refusal:
+        return refusal
 
 
 def heartbeat(settings: Settings) -> dict[str, Any]:
