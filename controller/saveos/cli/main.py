@@ -30,6 +30,7 @@ from saveos.cli import (
     server,
     tls,
     tokens,
+    users,
 )
 from saveos.cli.common import Commands, examples
 from saveos.cli.errors import FAILED, CommandError
@@ -96,6 +97,7 @@ for _module in (
     download,
     repositories,
     alerts,
+    users,
     tokens,
     tls,
     recovery,
