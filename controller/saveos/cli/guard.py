@@ -226,7 +226,9 @@ def list_checks(name: One, limit: Limit = 20, everything: All = False) -> None:
     output.page(client.page(path, None if everything else limit), columns, "Never checked.")
 
 
-def show_growth(name: One, days: Annotated[int, typer.Option(min=1, max=800)] = 30) -> None:
+def show_growth(
+    name: One, days: Annotated[int, typer.Option(min=1, max=800, help="Look so far back.")] = 30
+) -> None:
     """Show how large a repository was, day by day."""
     client = Client()
     columns = {

@@ -108,7 +108,7 @@ def _show(told: dict[str, Any]) -> None:
     output.table(["from", "policy", "priority", ""], rows)
 
 
-def runs(name: Name, count: Annotated[int, typer.Option(min=1, max=100)] = 10) -> None:
+def runs(name: Name, count: Annotated[int, typer.Option(min=1, max=100, help="How many runs.")] = 10) -> None:
     """Show when a policy runs next, by its own time zone's clock."""
     told = Client().get(f"/policies/{segment(name)}/runs", count=count)
     columns = {
