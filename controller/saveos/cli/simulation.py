@@ -8,7 +8,7 @@ from saveos.cli import output
 from saveos.cli.client import Client, segment
 from saveos.cli.errors import FINDINGS
 
-Count = typer.Option(min=0, help="Keep the last archive of so many of these.")
+Count = typer.Option(min=0, max=10_000, help="Keep the last archive of so many of these.")
 RULES = ("keep_within", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
 
 
