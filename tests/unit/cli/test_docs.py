@@ -38,6 +38,8 @@ def test_commands_of_a_page_exist(page: Path) -> None:
 
 def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     for word, below in getattr(command, "commands", {}).items():
+        if below.hidden:  # another name of what is taught under its own
+            continue
         if hasattr(below, "commands"):
             yield from leaves(below, f"{name} {word}")
         else:
