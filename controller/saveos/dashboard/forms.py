@@ -9,9 +9,11 @@ import yaml
 from pydantic import ValidationError
 
 from saveos.core.errors import Invalid, Problem
-from saveos.core.i18n import gettext
+from saveos.core.i18n import gettext, mark
 from saveos.dashboard.sentences import sentence
 
+PATTERNS = {"keep_within": mark("Write a number and a unit, such as 7d, 4w, 6m or 1y.")}  # of fields
+OTHER_PATTERN = mark("This does not have the form that is asked for.")
 OLD_NAMES = ("posix/", "right/", "SystemV/", "US/", "Etc/")
 
 
@@ -24,8 +26,10 @@ def problems(error: ValidationError | Problem, fields: Container[str]) -> tuple[
     found: dict[str, str] = {}
     rest = ""
     for each in error.errors():
-        said = sentence(str(each["msg"]).removeprefix("Value error, "))
         field = _place([str(part) for part in each["loc"]], fields)
+        said = sentence(str(each["msg"]).removeprefix("Value error, "))
+        if each["type"] == "string_pattern_mismatch":  # nobody reads regular expressions
+            said = gettext(PATTERNS.get(field, OTHER_PATTERN))
         if field:
             found.setdefault(field, said)
         else:
@@ -34,8 +38,12 @@ def problems(error: ValidationError | Problem, fields: Container[str]) -> tuple[
 
 
 def _place(path: list[str], fields: Container[str]) -> str:
-    """Return the field that a problem's place names: the outermost one that the form has."""
-    return next((part for part in path if part in fields), "")
+    """Return the field that a problem's place names: the outermost one that the form has.
+
+    Of a retention it is the rule, which has a field of its own.
+    """
+    within = path[1:] if path[:1] == ["retention"] else []
+    return next((part for part in (*within, *path) if part in fields), "")
 
 
 def lines(text: str) -> list[str]:

@@ -22,6 +22,17 @@ SERVICES = (
     mark("there is no policy {name}"),
     mark("there is no schedule {name}"),
     mark("there is no channel {name}"),
+    mark("a schedule has five fields, such as 0 2 * * *; {expression} has {count}"),
+    mark("name a day of month or a day of week, not both: cron and systemd disagree on both"),
+    mark("the schedule {expression} never fires: that day does not exist"),
+    mark("{text} names a time zone: set it as the zone, not in the schedule"),
+    mark(
+        "{text} is no schedule: use five fields such as 0 2 * * *,"
+        " or a systemd calendar such as Mon..Fri *-*-* 02:00"
+    ),
+    mark("{text} names seconds: a schedule goes by minutes, so end it with :00 or nothing"),
+    mark("{text} is no day of week: use Mon, Tue..Fri or Sat,Sun"),
+    mark("{text} is no time zone: use a name such as Europe/Paris, or UTC"),
     mark("The controller was stopped."),
     mark("The controller was stopped: {count} times until {until}."),
     mark("The controller was stopped: at least {count} times until {until}."),
