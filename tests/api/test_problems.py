@@ -39,6 +39,19 @@ def test_errors_are_problem_documents(api, method, path, status, kind):
     assert problem["detail"] and problem["title"]
 
 
+def test_no_list_stumbles_over_a_filter_that_no_database_takes(api, application):
+    """PostgreSQL refuses NUL in a text; whoever sends one is told so."""
+    api.client.raise_server_exceptions = False
+    asked = {
+        f"{path.replace('{host}', 'web1')}?{parameter['name']}=%00"
+        for path, item in application.openapi()["paths"].items()
+        for parameter in item.get("get", {}).get("parameters", ())
+        if parameter["in"] == "query" and path.count("{") == path.count("{host}")
+    }
+    assert len(asked) > 50
+    assert [path for path in sorted(asked) if api.get(path).status_code >= 500] == []
+
+
 def test_what_is_no_id_and_no_field_is_said_in_words(api):
     assert (
         api.call("GET", "/jobs/0199a7c4-")

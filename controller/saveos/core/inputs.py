@@ -118,6 +118,7 @@ def is_loopback(address: str) -> bool:
 
 
 Text = Annotated[str, Field(max_length=200), AfterValidator(_clean_text)]
+Filter = Annotated[str, Field(max_length=253), AfterValidator(_clean_text)]  # long enough for a host's name
 Name = Annotated[str, Field(max_length=100), AfterValidator(_name)]
 HostName = Annotated[str, Field(max_length=253), AfterValidator(_host_name)]
 Address = Annotated[str, Field(max_length=253), AfterValidator(_address)]

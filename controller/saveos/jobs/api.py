@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from saveos.accounts.access import Actor, describe, require
-from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, decode_id, split
+from saveos.core.inputs import Filter
+from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, decode_text, split
 from saveos.core.web import SessionDep, StateDep
 from saveos.jobs import logs, service, streams
 from saveos.jobs.schemas import EventOut, JobHostOut, JobOut, LogOut
@@ -16,7 +17,6 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Reader = Annotated[Actor, Depends(require("jobs:read"))]
 Writer = Annotated[Actor, Depends(require("jobs:write"))]
-Filter = Annotated[str, Query(max_length=253)]
 
 
 @router.get("")
@@ -64,8 +64,7 @@ def list_job_hosts(
 ) -> Page[JobHostOut]:
     """List the hosts of a job by name, with what each came to."""
     job = service.get_job(session, actor.tenant_id, job_id)
-    after = str(decode_cursor(cursor, 1)[0]) if cursor else ""
-    rows = service.list_hosts(session, job, state=state, after=after, limit=limit + 1)
+    rows = service.list_hosts(session, job, state=state, after=decode_text(cursor) or "", limit=limit + 1)
     page, following = split(rows, limit, lambda row: [row.name])
     return Page(items=[JobHostOut.model_validate(row) for row in page], next=following)
 
