@@ -84,7 +84,8 @@ document.addEventListener("htmx:after:swap", countSelected);
 countSelected();
 
 for (const current of all(".tabs [aria-current], .chips [aria-current]")) {
-  current.scrollIntoView({ block: "nearest", inline: "center" }); // on a phone they scroll sideways
+  const row = current.parentElement; // on a phone it scrolls sideways
+  row.scrollLeft = current.offsetLeft - row.offsetLeft - (row.clientWidth - current.clientWidth) / 2;
 }
 
 // ---- copying ------------------------------------------------------------------------------------------
