@@ -115,16 +115,18 @@ def test_changes_are_sent_since_the_archive_that_the_catalogue_has(api, sender):
         ("c", 4, "new"),
     ]
     found = api.get(f"/archives/{first}/compare/{second}").json()["items"]
-    assert [(e["path"], e["kind"]) for e in found] == [
-        ("/etc/a", "removed"),
-        ("/etc/b", "changed"),
-        ("/etc/c", "added"),
+    assert [(e["path"], e["kind"], e["old_size"], e["size"]) for e in found] == [
+        ("/etc/a", "removed", 1, 1),
+        ("/etc/b", "changed", 2, 3),
+        ("/etc/c", "added", None, 4),
     ]
-    assert [e["kind"] for e in api.get(f"/archives/{second}/compare/{first}").json()["items"]] == [
-        "added",
-        "changed",
-        "removed",
+    back = api.get(f"/archives/{second}/compare/{first}").json()["items"]
+    assert [(e["kind"], e["old_size"], e["size"]) for e in back] == [
+        ("added", None, 1),
+        ("changed", 3, 2),
+        ("removed", 4, 4),
     ]
+    assert api.get(f"/archives/{first}/compare/{second}?path=/nowhere").status_code == 404
     versions = api.get(f"/archives/{first}/versions?path=/etc/b").json()
     assert [(e["size"], e["archive_id"], e["last_at"] is None) for e in versions] == [
         (3, second, True),

@@ -23,7 +23,17 @@ from saveos.archives import listings
 from saveos.archives.listings import Listing
 from saveos.archives.models import Archive
 from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, RenamedIn, VersionOut, WantedOut
-from saveos.archives.store import Entry, Found, Incomplete, OutOfOrder, OutOfTime, Store, Wanted, base
+from saveos.archives.store import (
+    Difference,
+    Entry,
+    Found,
+    Incomplete,
+    OutOfOrder,
+    OutOfTime,
+    Store,
+    Wanted,
+    base,
+)
 from saveos.core.database import Database, touch
 from saveos.core.errors import Conflict, Invalid, NotFound, Unavailable
 from saveos.core.security import CannotOpen
@@ -368,19 +378,36 @@ def compare(
     after: bytes = b"",
     limit: int = SHOWN,
 ) -> list[DifferenceOut]:
-    """Return up to `limit` paths that differ between two archives of a repository. Raises Invalid, Conflict."""
+    """Return up to `limit` paths that differ between two archives of a repository.
+
+    Raises Invalid, Conflict, and NotFound where neither has such a directory.
+    """
     if old.repository_id != new.repository_id:
         raise Invalid("the archives are of two repositories: choose two of one host's", field="with")
     with _reading(session, home, old.tenant_id, old.repository_id.int % SHARDS) as store:
         first, second = _number(store, old), _number(store, new)
         swap = first > second
         low, high = sorted((first, second))
-        found = store.compare(str(old.repository_id), low, high, below=below, after=after, limit=limit)
-    other = {"added": "removed", "removed": "added"}
-    return [
-        DifferenceOut(**_file(entry).model_dump(), kind=other.get(kind, kind) if swap else kind)
-        for kind, entry in found
-    ]
+        repository = str(old.repository_id)
+        found = store.compare(repository, low, high, below=below, after=after, limit=limit)
+        if (
+            not found
+            and not after
+            and not any(store.holds_directory(repository, n, below) for n in (low, high))
+        ):
+            raise NotFound(f"neither of the archives has a folder {show(below)}: compare the one above")
+    return [_difference(each, swap=swap) for each in found]
+
+
+def _difference(found: Difference, *, swap: bool) -> DifferenceOut:
+    """Describe a difference; swapped where the older archive is what another one is compared to."""
+    kind, size = found.kind, found.old_size
+    told = _file(found.entry)
+    if swap and kind == "changed":
+        told.size, size = (size or 0), told.size
+    elif swap:
+        kind, size = ("removed", told.size) if kind == "added" else ("added", None)
+    return DifferenceOut(**told.model_dump(), kind=kind, old_size=size)
 
 
 def find(
@@ -492,7 +519,7 @@ def _file(entry: Entry) -> FileOut:
         name=show(entry.path.rpartition(b"/")[2]),
         mode=entry.mode,
         size=entry.bytes if entry.is_directory else entry.size,
-        files=entry.files if entry.is_directory else None,
+        files=entry.files,
         modified_at=datetime.fromtimestamp(max(min(entry.mtime, 2**36), -(2**35)), UTC),
         is_directory=entry.is_directory,
         changed=entry.changed,

@@ -67,7 +67,8 @@ class LivingIn(RequestModel):
 class FileOut(BaseModel):
     """One path of an archive. `ref` names it in URLs whatever its bytes; `mode` is st_mode.
 
-    A directory's `size` and `files` count all below it; `changed` is new or changed, against the
+    A directory's `size` and `files` count all below it in a listing of what it is in; elsewhere `files` is
+    null. `changed` is new or changed, against the
     archive before.
     """
 
@@ -91,9 +92,13 @@ class VersionOut(FileOut):
 
 
 class DifferenceOut(FileOut):
-    """A path that differs between two archives: added, removed or changed; of a removed one the old version."""
+    """A path that differs between two archives: added, removed or changed; of a removed one the old version.
+
+    `old_size` is the size before, null for one that was added.
+    """
 
     kind: str
+    old_size: int | None
 
 
 class FoundOut(FileOut):

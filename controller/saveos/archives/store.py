@@ -93,7 +93,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """One version of a path. `files` and `bytes` are a directory's, with all below it."""
+    """One version of a path. `files` and `bytes` are a listed directory's, with all below it."""
 
     path: bytes
     size: int
@@ -101,7 +101,7 @@ class Entry:
     mode: int
     first: int
     last: int | None
-    files: int = 0
+    files: int | None = None
     bytes: int = 0
     changed: str = ""  # new | changed, against the archive before
 
@@ -156,6 +156,14 @@ class Found(NamedTuple):
     borg_id: str
     entry: Entry
     lives: bool
+
+
+class Difference(NamedTuple):
+    """A path that differs: added, removed or changed; the version that tells of it, the size before."""
+
+    kind: str
+    entry: Entry
+    old_size: int | None
 
 
 class OutOfTime(Exception):
@@ -479,8 +487,9 @@ class Store:
             " e.last, r.before FROM r CROSS JOIN entries e ON e.repository=r.id"
             f" AND e.directory=(SELECT id FROM directories WHERE path=:path) AND {LIVES}"
             " CROSS JOIN names n ON n.id=e.name WHERE n.name > :after ORDER BY n.name LIMIT :limit)"
-            " SELECT s.name, s.size, s.mtime, s.mode, s.first, s.last, coalesce(e.files, 0),"
-            " coalesce(e.bytes, 0), CASE WHEN s.before=0 OR s.first <= s.before THEN ''"
+            " SELECT s.name, s.size, s.mtime, s.mode, s.first, s.last,"
+            " CASE WHEN s.mode & 0xF000 = 0x4000 THEN coalesce(e.files, 0) END, coalesce(e.bytes, 0),"
+            " CASE WHEN s.before=0 OR s.first <= s.before THEN ''"
             " WHEN EXISTS (SELECT 1 FROM entries o WHERE o.repository=s.repository AND o.directory=s.directory"
             " AND o.name=s.id AND o.first <= s.before AND o.last >= s.before) THEN 'changed'"
             " ELSE 'new' END FROM shown s"
@@ -527,11 +536,8 @@ class Store:
 
     def compare(
         self, repository: str, old: int, new: int, *, below: bytes = ROOT, after: bytes = b"", limit: int = 200
-    ) -> list[tuple[str, Entry]]:
-        """Return up to `limit` paths that differ between two archives, by path.
-
-        Each is (added | removed | changed, the version that tells of it).
-        """
+    ) -> list[Difference]:
+        """Return up to `limit` paths that differ between two archives, by path."""
         prefix = below.rstrip(b"/") + b"/"
         rows = self._all(
             "WITH d AS (SELECT e.*, CASE WHEN e.first <= :old THEN 0 ELSE 1 END AS side FROM entries e"
@@ -540,10 +546,15 @@ class Store:
             " OR (e.first > :old AND e.first <= :new AND (e.last IS NULL OR e.last >= :new))))"
             ", f AS (SELECT"
             " CAST((CASE p.path WHEN x'2F' THEN x'2F' ELSE p.path || x'2F' END) || n.name AS BLOB) AS path,"
-            " max(d.side) AS most, min(d.side) AS least, d.size, d.mtime, d.mode, d.first, d.last"
+            " max(d.side) AS side, count(*) AS sides,"  # the columns below are of the row with the most
+            " sum(d.size * (d.side=0)) AS old_size,"
+            " sum(d.mtime * (d.side=0)) AS old_mtime, sum(d.mode * (d.side=0)) AS old_mode,"
+            " d.size, d.mtime, d.mode, d.first, d.last"
             " FROM d JOIN directories p ON p.id=d.directory JOIN names n ON n.id=d.name"
             " GROUP BY d.directory, d.name)"
-            " SELECT * FROM f WHERE path > :after AND substr(path, 1, :length) = :prefix"
+            " SELECT path, side, sides, old_size, size, mtime, mode, first, last FROM f"
+            " WHERE path > :after AND substr(path, 1, :length) = :prefix"
+            " AND NOT (sides=2 AND old_size=size AND old_mtime=mtime AND old_mode=mode)"
             " ORDER BY path LIMIT :limit",
             {
                 "uuid": repository,
@@ -555,8 +566,11 @@ class Store:
                 "limit": limit,
             },
         )
-        kinds = {(1, 1): "added", (0, 0): "removed", (1, 0): "changed"}
-        return [(kinds[most, least], Entry(path, *rest)) for path, most, least, *rest in rows]
+        kinds = {(1, 1): "added", (0, 1): "removed", (1, 2): "changed"}
+        return [
+            Difference(kinds[side, sides], Entry(path, *rest), None if (side, sides) == (1, 1) else old_size)
+            for path, side, sides, old_size, *rest in rows
+        ]
 
     def search(self, wanted: "Wanted", *, limit: int = 200, deadline: float | None = None) -> list["Found"]:
         """Return up to `limit` paths that fit, each by its newest version that fits and that an archive holds.

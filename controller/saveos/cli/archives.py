@@ -1,5 +1,7 @@
 """Commands about archives and restores."""
 
+import base64
+import os
 import re
 from typing import Annotated, Any
 
@@ -229,15 +231,36 @@ def selection(
     """Return what the options of a restore say, as it travels. Raises CommandError for no such rule."""
     if conflict not in CONFLICTS:
         raise CommandError(f"--conflict is one of {', '.join(CONFLICTS)}.", USAGE)
-    asked: dict[str, Any] = {"paths": paths or [], "excludes": excludes or [], "conflict": conflict}
+    asked: dict[str, Any] = {"paths": _texts(paths), "excludes": _texts(excludes), "conflict": conflict}
+    odd = {"refs": _refs(paths), "exclude_refs": _refs(excludes)}
+    asked |= {name: refs for name, refs in odd.items() if refs}
     return asked | {"in_place": in_place} | {name: not is_left for name, is_left in left_out.items()}
+
+
+def named(path: str) -> dict[str, str]:
+    """Return how a path travels: as text, or as a reference where a shell gave bytes that are none."""
+    refs = _refs([path])
+    return {"ref": refs[0]} if refs else {"path": path}
+
+
+def _texts(paths: list[str] | None) -> list[str]:
+    return [path for path in paths or [] if _is_text(path)]
+
+
+def _refs(paths: list[str] | None) -> list[str]:
+    odd = [os.fsencode(path) for path in paths or [] if not _is_text(path)]
+    return [base64.urlsafe_b64encode(path).decode().rstrip("=") for path in odd]
+
+
+def _is_text(path: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def by_hand(host: str, asked: dict[str, Any], preview: bool) -> str:
     """Return the playbook's line that does the same by hand; "" where the host cannot know the archive."""
     if not host or re.fullmatch(r"[0-9a-f]{8}-[0-9a-f-]{27}", asked["archive"]):  # a controller's id
         return ""
-    told = {f"maintenance_{name}": value for name, value in asked.items() if value != USUAL[name]}
+    told = {f"maintenance_{name}": value for name, value in asked.items() if value != USUAL.get(name)}
     return playbook("restore", {"hosts": [host]}, preview, told)
 
 

@@ -1,24 +1,29 @@
 """Commands about files in archives: list, versions, compare, find."""
 
+import os
+import re
 import stat
 from typing import Annotated, Any
 
 import typer
 
 from saveos.cli import output
-from saveos.cli.archives import Archive, Host, archives, browse_on_host, restore
+from saveos.cli.archives import Archive, Host, archives, browse_on_host, named, restore
 from saveos.cli.care import compare_with_host
 from saveos.cli.client import Client, segment
 from saveos.cli.common import All, Limit, Wait, examples
-from saveos.cli.errors import CommandError
+from saveos.cli.errors import USAGE, CommandError
 
 PathOf = Annotated[str, typer.Argument(help="Path in the archive.", metavar="PATH")]
 FILE = {
     "mode": lambda f: stat.filemode(f["mode"]),
-    "size": lambda f: output.size(f["size"]),
+    "size": lambda f: None if f["is_directory"] and f["files"] is None else output.size(f["size"]),
     "files": "files",
-    "modified": lambda f: output.when(f["modified_at"]),
-}
+    "modified": lambda f: (
+        output.when(f["modified_at"]) if f["mode"] & 0o7777 or not f["is_directory"] else None
+    ),
+}  # a directory above a source has neither mode nor time: Borg stores nothing of it
+UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "saveos find report.odt",
             "saveos find '*.conf' --host web1 --after 2026-10-01",
+            "saveos find '/srv/*.iso' --group mail --min-size 500M --max-size 4G",
             "saveos find /etc/nginx/nginx.conf --restore --wait       bring back what was found, if it is one",
         ),
     )(find)
@@ -50,7 +56,7 @@ def browse_archive(
         browse_on_host(found, path)
         return
     count = None if everything else limit
-    rows = client.page(f"/archives/{segment(archive)}/files", count, path=path)
+    rows = client.page(f"/archives/{segment(archive)}/files", count, **named(path))
     columns = FILE | {"": lambda f: f["changed"] or " ", "name": lambda f: f["name"] + "/" * f["is_directory"]}
     output.page(rows, columns, "Nothing there.")
 
@@ -58,7 +64,7 @@ def browse_archive(
 @archives.command("versions", epilog=examples("saveos archives versions 0199a7c4-… /etc/hosts"))
 def list_versions(archive: Archive, path: PathOf) -> None:
     """List the versions of one path in the archive's repository, and which archive holds each."""
-    found = Client().get(f"/archives/{segment(archive)}/versions", path=path)
+    found = Client().get(f"/archives/{segment(archive)}/versions", **named(path))
     columns = FILE | {
         "since": lambda v: output.when(v["first_at"]),
         "until": lambda v: output.when(v["last_at"]) if v["last_at"] else "now",
@@ -85,8 +91,9 @@ def compare_archives(
         compare_with_host(archive, path)
         return
     url = f"/archives/{segment(archive)}/compare/{segment(other)}"
-    rows = Client().page(url, None if everything else limit, path=path)
-    columns = {"": "kind", **FILE, "path": "path"}
+    rows = Client().page(url, None if everything else limit, **named(path))
+    columns = {"": "kind", **FILE, "before": _before, "path": "path"}
+    del columns["files"]
     output.page(rows, columns, "Nothing differs.")
 
 
@@ -101,7 +108,7 @@ def diff_file(
 ) -> None:
     """Show how the text of one small file differs. It passes the controller's memory only; needs `download`."""
     client = Client()
-    body = {"path": path} | ({} if other == "host" else {"other": other})
+    body = named(path) | ({} if other == "host" else {"other": other})
     made = client.post(f"/archives/{segment(archive)}/diff", body, once=True)
     with client.content(f"/restores/{segment(made['restore']['id'])}/content") as (_, pieces):
         text = b"".join(pieces).decode(errors="replace")
@@ -117,34 +124,58 @@ def find(
     group: Annotated[str, typer.Option(help="Only hosts of this group.")] = "",
     after: Annotated[str, typer.Option(help="Modified after this ISO time.")] = "",
     before: Annotated[str, typer.Option(help="Modified before this ISO time.")] = "",
-    min_size: Annotated[int | None, typer.Option(help="At least so many bytes.", min=0)] = None,
-    max_size: Annotated[int | None, typer.Option(help="At most so many bytes.", min=0)] = None,
+    min_size: Annotated[str, typer.Option(help="At least so large: bytes, or as 500k, 10M, 2G.")] = "",
+    max_size: Annotated[str, typer.Option(help="At most so large.")] = "",
     limit: Limit = 50,
     bring_back: Annotated[
         bool, typer.Option("--restore", help="Restore the one path that is found, to a staging directory.")
     ] = False,
     wait: Wait = False,
 ) -> None:
-    """Find files in all archives, also those that are gone from their host."""
+    """Find files in all archives, also those that are gone from their host.
+
+    Names that are just the text come first, then what was changed last.
+    """
+    text = os.fsencode(text).decode(errors="replace")
+    if not text.strip():
+        raise CommandError("Say what to look for: a part of a name, a path, or a glob such as '*.conf'.", USAGE)
     asked: dict[str, Any] = {"q": text, "host": host, "group": group, "after": after, "before": before}
-    asked |= {"min_size": min_size, "max_size": max_size, "limit": limit}
+    asked |= {"min_size": _bytes(min_size), "max_size": _bytes(max_size), "limit": limit}
     found = Client().get("/find", **asked)
     if bring_back:
-        if len(found) != 1:
+        fitting = [hit for hit in found if text in (hit["path"], hit["name"])] or found
+        if len(fitting) != 1:
             raise CommandError(
-                f"{len(found)} paths fit, and --restore wants one: add --host, a whole path, or a time."
+                f"{len(fitting)} paths fit, and --restore wants one: add --host, the whole path, or a time."
             )
-        hit = found[0]
+        hit = fitting[0]
         restore(hit["host"], hit["archive_id"], {"refs": [hit["ref"]]}, "", "", wait)
         return
     columns = {
         "host": "host",
         **FILE,
-        "state": lambda f: "gone" if f["gone"] else "there",
+        "state": lambda f: "gone" if f["gone"] else "older version" if f["older"] else "there",
         "archive": "archive_id",
         "path": "path",
     }
     output.page({"items": found}, columns, "Nothing fits. The catalogue knows archives that are indexed.")
+    if len(found) == limit and not output.is_json():
+        print("… there may be more: say more of the name, a folder or a host, or --limit N")
+
+
+def _bytes(text: str) -> int | None:
+    if not text:
+        return None
+    parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?) ?([kKMGT]?)B?", text)
+    if not parts:
+        raise CommandError(f"{text!r} is no size: give bytes, or as 500k, 10M or 2G.", USAGE)
+    return int(float(parts[1]) * UNITS[parts[2].replace("K", "k")])
+
+
+def _before(difference: dict[str, Any]) -> str | None:
+    size = difference["old_size"]
+    plain = difference["kind"] == "changed" and not difference["is_directory"]
+    return output.size(size) if plain else None
 
 
 @archives.command("rebuild", epilog=examples("saveos archives rebuild 0199a7c4-…"))

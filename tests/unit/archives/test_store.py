@@ -100,11 +100,13 @@ def test_every_archive_reads_back_as_it_was(history):
         old, new = model[0], model[-1]
         different = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
         compared = store.compare(REPOSITORY, 1, len(model), limit=1000)
-        kinds = {entry.path: kind for kind, entry in compared}
-        # a path that changed and changed back within the span has a new version: it is told, as changed
-        assert different <= kinds.keys() <= old.keys() | new.keys()
-        for path in different:
-            assert kinds[path] == ("removed" if path not in new else "added" if path not in old else "changed")
+        assert {each.entry.path for each in compared} == different
+        for each in compared:
+            path = each.entry.path
+            kind = "removed" if path not in new else "added" if path not in old else "changed"
+            assert each.kind == kind
+            assert (each.entry.size, each.entry.mtime, each.entry.mode) == (new.get(path) or old[path])
+            assert each.old_size == (old[path][0] if path in old else None)
 
 
 def test_unchanged_archives_cost_nothing(store, tmp_path):
