@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -27,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from saveos import __version__
 from saveos.accounts.models import Login, Tenant, Token
-from saveos.accounts.service import record
+from saveos.accounts.service import first_tenant, record
 from saveos.archives.catalogue import copy_stores
 from saveos.core import sealing, security
 from saveos.core.clock import now
@@ -36,12 +37,14 @@ from saveos.core.settings import Settings
 from saveos.enrolment.models import EnrolmentToken
 from saveos.policies import models as _policies  # noqa: F401 - hosts name their policy; a command alone has no app
 from saveos.secrets.models import RecoveryKey
+from saveos.secrets.service import current_key
 
 SCHEMA = 1
 DATABASES = ("saveos.db", "saveos.pgdump")
 KEY_FILES = ("kek", "tls/ca.key", "tls/ca.pem", "tls/server.key", "tls/server.pem", "environment")
 BLOCK = 1024 * 1024
 PG_SECONDS = 3600
+HALF_MADE = 86_400.0  # seconds after which nobody works at an export any more
 
 
 class ExportError(Exception):
@@ -63,8 +66,12 @@ class Manifest:
 
 
 def export(settings: Settings, target: Path, *, catalogue: bool = True) -> Manifest:
-    """Write an export in place of the one before; readers see one or the other. Raises ExportError, OSError."""
+    """Write an export in place of the one before. Raises ExportError, OSError.
+
+    A reader finds one or the other, or for a moment none. What a killed one left is put right first.
+    """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _mend(target)
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
         manifest = _write(settings, fresh, catalogue)
@@ -72,6 +79,20 @@ def export(settings: Settings, target: Path, *, catalogue: bool = True) -> Manif
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return manifest
+
+
+def _mend(target: Path) -> None:
+    """Put right what killed exports left: a half made one is as large as a whole one, and may hold keys."""
+    former = _former(target)
+    if former.exists() and not target.exists():
+        former.rename(target)  # it was killed between two renames
+    for left in target.parent.glob(f".{target.name}-*"):
+        if time.time() - left.stat().st_mtime > HALF_MADE:  # else another export is at work
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(f".{target.name}-former")
 
 
 def _write(settings: Settings, fresh: Path, catalogue: bool) -> Manifest:
@@ -140,9 +161,8 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 
 def _recovery_key(session: Session) -> RecoveryKey | None:
     """Return the first tenant's recovery key: the one of who runs the installation."""
-    first = session.scalar(select(Tenant.id).order_by(Tenant.id).limit(1))
-    current = (RecoveryKey.tenant_id == first, RecoveryKey.retired_at.is_(None))
-    return session.scalar(select(RecoveryKey).where(*current))
+    first = first_tenant(session)
+    return current_key(session, first.id) if first else None
 
 
 def _write_keys(home: Path, fresh: Path, key: RecoveryKey | None, manifest: Manifest) -> None:
@@ -176,7 +196,7 @@ def _private(path: Path, content: bytes) -> None:
 
 
 def _swap(fresh: Path, target: Path) -> None:
-    former = target.with_name(f".{target.name}-former")
+    former = _former(target)
     shutil.rmtree(former, ignore_errors=True)
     if target.exists():
         target.rename(former)

@@ -140,6 +140,23 @@ def test_a_second_export_takes_the_first_ones_place(settings, tmp_path):
     assert export.is_due(tmp_path / "none", timedelta(hours=1), at)
 
 
+def test_what_a_killed_export_left_is_put_right(settings, tmp_path, monkeypatch):
+    target = tmp_path / "export"
+    first = export.export(settings, target)
+    target.rename(tmp_path / ".export-former")  # killed between two renames
+    old, young = tmp_path / ".export-abcd1234", tmp_path / ".export-efgh5678"
+    for left in (old, young):
+        (left / "keys").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with monkeypatch.context() as full:
+        full.setattr(export, "_write", Mock(side_effect=OSError("no space left on device")))
+        with pytest.raises(OSError, match="no space"):
+            export.export(settings, target)
+    assert export.read_manifest(target).at == first.at
+    assert young.exists(), "another export may be at work there"
+    assert not old.exists()
+
+
 def test_the_daily_step_exports_and_cleans_once_a_day(settings, monkeypatch):
     database = opened(settings)
     old = now() - timedelta(days=200)
