@@ -68,6 +68,12 @@ ERRORS = {  # code of a failed run or job → what went wrong, and what to do
         "The controller was interrupted. What it began may go on at its hosts: look there, then retry."
     ),
 }
+CHECKS = {  # what a rebuild looked at
+    "counts": mark("Number of files"),
+    "hashes": mark("Files compared by hash"),
+    "failures": mark("Files that could not be restored"),
+    "sandbox": mark("Health of the other host"),
+}
 FINDINGS = {  # kind of a finding → its title
     # cleanup
     "apt-archives": mark("Package files of apt"),
@@ -255,6 +261,11 @@ def waits(text: str) -> str:
     host, other, operation = match.groups()
     name = gettext("host %(name)s") % {"name": host} if host else other
     return f"{name} ({gettext(words.operations.get(operation, operation))})" if operation else name
+
+
+def check(name: str, text: str) -> Told:
+    """Return what a rebuild looked at, and what it saw."""
+    return _told(CHECKS.get(name, ""), text)
 
 
 def finding(kind: str, title: str) -> Told:
