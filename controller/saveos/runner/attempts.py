@@ -136,7 +136,7 @@ def forget(home: Path, name: str) -> None:
 
 
 def start(spec: Spec, home: Path) -> Attempt:
-    """Start a play and return at once. Raises ValueError on a name that no inventory may carry."""
+    """Start a play and return at once. Raises ValueError on a name that no inventory may carry, OSError."""
     (home / "run").mkdir(mode=0o700, exist_ok=True)
     forget(home, spec.name)
     directory, password = directories.build(spec, home)
@@ -147,18 +147,24 @@ def start(spec: Spec, home: Path) -> Attempt:
     errors = os.open(home / "run" / f"{spec.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     reading, writing = os.pipe()
     os.write(writing, f"{password}\n".encode())
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", supervisor.__file__, str(directory), str(lock)],
-        stdin=reading,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        pass_fds=(lock,),
-        env={"SAVEOS_ATTEMPT": spec.mark, "PATH": os.defpath},
-        cwd="/",
-        start_new_session=True,
-    )
-    for descriptor in (lock, reading, errors):
-        os.close(descriptor)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__, str(directory), str(lock)],
+            stdin=reading,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=(lock,),
+            env={"SAVEOS_ATTEMPT": spec.mark, "PATH": os.defpath},
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError:
+        os.close(writing)
+        directories.remove(directory)  # it holds keys
+        raise
+    finally:
+        for descriptor in (lock, reading, errors):
+            os.close(descriptor)
     return Attempt(spec, home, process, writing, directory)
 
 

@@ -1,5 +1,6 @@
 """Real plays on local connections: how they end, and that nothing of them stays."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -92,6 +93,20 @@ def test_cancel_ends_the_whole_tree(home: Path, tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
     assert plays.running(token) == []
     assert private(home) == []
+
+
+def test_a_supervisor_that_cannot_start_leaves_no_keys_and_no_lock(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(attempts.subprocess, "Popen", full)
+    with pytest.raises(BlockingIOError):
+        attempts.start(plays.spec(plays.play(tmp_path / "p.yml", "ansible.builtin.ping:"), ssh_key="k"), home)
+    assert private(home) == []
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_cancel_at_once_is_not_overheard(home: Path, tmp_path: Path) -> None:
