@@ -101,12 +101,12 @@ def test_a_supervisor_that_cannot_start_leaves_no_keys_and_no_lock(
     def full(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr(attempts.subprocess, "Popen", full)
     with pytest.raises(BlockingIOError):
         attempts.start(plays.spec(plays.play(tmp_path / "p.yml", "ansible.builtin.ping:"), ssh_key="k"), home)
     assert private(home) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_cancel_at_once_is_not_overheard(home: Path, tmp_path: Path) -> None:
