@@ -219,7 +219,7 @@ class Loading(Drill):
             user = _live_user("postgres")
         else:
             argv = [which_server("mariadb", "mysql"), "--no-defaults", "--user=root", "--batch"]
-            argv += ["--skip-column-names", *([database] if database else [])]
+            argv += ["--skip-column-names", *([f"--database={database}"] if database else [])]
             user = ""
         return self._must_run(argv, user, text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
@@ -254,7 +254,7 @@ class Loading(Drill):
     def _fill(self, dump: Path, name: str) -> None:
         """Load a dump into an empty database of the live server. Raises DumpBroken."""
         if self.kind != "postgresql":
-            argv = [which_server("mariadb", "mysql"), "--no-defaults", "--user=root", name]
+            argv = [which_server("mariadb", "mysql"), "--no-defaults", "--user=root", f"--database={name}"]
             with dump.open("rb") as file:
                 self._must_run(argv, "", file, broken=True)
             return
