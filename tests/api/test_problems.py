@@ -147,6 +147,7 @@ def test_the_reference_lists_every_route(api, routes):
     page = api.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert all(f"<code>{route.path}</code>" in page.text for route in routes)
+    assert "application/problem+json" in page.text and "correct horse battery" in page.text  # errors, examples
     assert "<script" not in page.text
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from html import escape
 from typing import Any
 
@@ -36,10 +37,22 @@ def page(document: dict[str, Any]) -> HTMLResponse:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
         f"<h1>{title}</h1><p>{escape(info.get('description', ''))}</p>"
-        f'<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>{sections}</body></html>'
+        f'<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>{_calling(document)}'
+        f"{sections}</body></html>"
     )
     policy = f"{CSP}; style-src 'sha256-{STYLE_HASH}'"
     return HTMLResponse(body, headers={"Content-Security-Policy": policy})
+
+
+def _calling(document: dict[str, Any]) -> str:
+    """Say what holds for all routes: who asks, how to ask again, what an error looks like."""
+    problem = escape(_shape(document, {"$ref": "#/components/schemas/ProblemDocument"}))
+    return (
+        "<p>Send <code>Authorization: Bearer TOKEN</code> (<code>saveos tokens create</code>), JSON, and with "
+        "a POST that may be repeated an <code>Idempotency-Key</code>. Lists answer with <code>items</code> and "
+        "<code>next</code>, the <code>cursor</code> of the page that follows.</p><p>An error of any route, as "
+        f"<code>application/problem+json</code>; <code>type</code> is stable:</p><pre>{problem}</pre>"
+    )
 
 
 def _operation(document: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> str:
@@ -48,6 +61,9 @@ def _operation(document: dict[str, Any], path: str, method: str, operation: dict
         parts.append(f"<ul>{''.join(rows)}</ul>")
     for content in operation.get("requestBody", {}).get("content", {}).values():
         parts.append(f"<p>Body:</p><pre>{escape(_shape(document, content.get('schema', {})))}</pre>")
+        if example := content.get("example"):
+            told = json.dumps(example, indent=2, ensure_ascii=False)
+            parts.append(f"<p>Example:</p><pre>{escape(told)}</pre>")
     for status, answer in operation.get("responses", {}).items():
         parts.append(f"<p>{escape(status)}: {escape(answer.get('description', ''))}</p>")
         for kind, content in answer.get("content", {}).items():

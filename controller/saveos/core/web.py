@@ -20,6 +20,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from saveos.core import examples
 from saveos.core.database import Database, new_id
 from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, TooLarge, TooSlow, Unavailable
 from saveos.core.feed import Feed
@@ -318,6 +319,7 @@ def install(app: FastAPI) -> None:
         schemas.setdefault("ProblemDocument", ProblemDocument.model_json_schema())
         raw = models_json_schema([(model, "validation") for model in RAW_BODIES], ref_template=REF)[1]
         schemas.update({name: schema for name, schema in raw.get("$defs", {}).items() if name not in schemas})
+        examples.show(document, "/api/v1")
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
