@@ -325,7 +325,7 @@ class Client:
             sentence += "Does it speak HTTPS? Then its address begins with https://. "
         sentence += "Is it running? On its machine: `saveos doctor`."
         if self.instead:
-            sentence += f"\nWithout the controller the same is done by:\n  {self.instead}"
+            sentence += f"\nWithout it, with your inventory (-i), the same is done by:\n  {self.instead}"
         return CommandError(sentence, UNREACHABLE)
 
     def _check(self, response: "httpx.Response") -> None:
