@@ -53,6 +53,7 @@ def test_a_preview_comes_before_a_restore_in_place(controller: Controller, page:
     page.get_by_role("radio", name="In place").check()
     page.get_by_label("If something is there already").select_option("newer")
     page.get_by_label("Leave out").fill("/etc/nginx/old")
+    page.get_by_role("checkbox", name="ACLs").uncheck()
     page.get_by_role("button", name="Preview").click()
     page.wait_for_url("**/restores/*")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Preview of a restore")
@@ -60,13 +61,19 @@ def test_a_preview_comes_before_a_restore_in_place(controller: Controller, page:
         restore = session.scalars(select(Restore).order_by(Restore.created_at.desc()).limit(1)).one()
         assert (restore.preview, restore.in_place, restore.conflict) == (True, True, "newer")
         assert (restore.paths, restore.excludes) == (["/etc/nginx"], ["/etc/nginx/old"])
-        session.get_one(Job, restore.job_id).state = "succeeded"
+        job = session.get_one(Job, restore.job_id)
+        assert (job.parameters["acls"], job.parameters["owners"]) == (False, True)
+        job.state = "succeeded"
         restore.outcome = {"files": 1, "bytes": 5, "fits": True, "skipped": 1, "destination": "/"}
+        restore.outcome["failed_total"] = 2
         restore.outcome |= {"entries": [{"path": "/etc/nginx/<b>x</b>", "action": "skip"}]}
         session.commit()
     page.reload()
     expect(page.get_by_role("cell", name="/etc/nginx/<b>x</b>")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_text("2 paths could not be restored.")
     page.get_by_role("link", name="Go on to the restore").click()
+    expect(page.get_by_role("checkbox", name="ACLs")).not_to_be_checked()
+    expect(page.get_by_role("checkbox", name="Owners and groups")).to_be_checked()
     expect(page.get_by_role("radio", name="In place")).to_be_checked()
     expect(page.get_by_label("If something is there already")).to_have_value("newer")
     expect(page.get_by_label("Leave out")).to_have_value("/etc/nginx/old")

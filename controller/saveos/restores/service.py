@@ -79,7 +79,7 @@ def request(
         check_content(session, tenant_id)
         parameters |= {"transfer": str(restore_id), "source": owner.name, "staged": kind == "other_host"}
     if kind == "other_host" and preview:
-        raise Invalid(f"a preview looks at {owner.name} itself: leave it out for another host", field="preview")
+        raise Invalid(f"a preview looks at {owner.name} itself: there is none for another host", field="preview")
     members = {each.id: Member(each.id, each.name) for each in (owner, target)}
     job = jobs.enqueue(
         session,

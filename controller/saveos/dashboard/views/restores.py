@@ -13,6 +13,7 @@ from saveos.accounts.service import get_tenant
 from saveos.archives import catalogue
 from saveos.archives import service as archives
 from saveos.archives.models import Archive
+from saveos.core.clock import now
 from saveos.core.errors import Forbidden, Problem, Unauthenticated
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
@@ -21,6 +22,7 @@ from saveos.dashboard import actions, queries
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.dashboard.sentences import sentence
 from saveos.hosts.models import Host
+from saveos.hosts.service import protection
 from saveos.jobs import service as jobs
 from saveos.jobs.models import ACTIVE
 from saveos.restores import content, service
@@ -96,7 +98,7 @@ def start_restore(  # noqa: PLR0917 - the fields of a form
             with page.session.begin_nested():
                 made, job = actions.restore(page, archive.id, asked)
         except Problem as problem:
-            if problem.status not in (404, 422):
+            if problem.status not in (404, 409, 422):
                 raise
             error = sentence(problem.detail)
     if error:
@@ -165,6 +167,7 @@ def _form(page: View, archive: Archive, host: Host, form: dict[str, Any], error:
         422 if error else 200,
         archive=archive,
         host=host,
+        silent=protection(host, now()) == "silent",
         form=empty | form,
         shown=_shown([*form.get("refs", []), *form.get("exclude_refs", [])]),
         may_in_place=page.actor.may(service.IN_PLACE),
