@@ -60,14 +60,14 @@ def choose(
     """
     if refs is None:
         return _select(session, host_filters(tenant_id, **(filters or {})))
-    identities = {identity: ref for ref in refs if (identity := _uuid(ref))}
+    identities = [identity for ref in refs if (identity := _uuid(ref))]
     names = sorted({ref.strip().lower().replace("\x00", "") for ref in refs})
     found: dict[uuid.UUID, Chosen] = {}
-    for column, keys in ((Host.id, list(identities)), (Host.name, names)):
+    for column, keys in ((Host.id, identities), (Host.name, names)):
         for part in parts(keys):
             rows = _select(session, [Host.tenant_id == tenant_id, column.in_(part)])
             found.update({host.id: host for host in rows})
-    known = {host.name for host in found.values()} | {str(identity) for identity in found}
+    known = {host.name for host in found.values()}
     missing = sorted({ref for ref in refs if ref.strip().lower() not in known and _uuid(ref) not in found})
     if missing:
         raise Invalid(f"there is no host {', '.join(missing[:5])}: see GET /api/v1/hosts", field="hosts")

@@ -96,18 +96,18 @@ def get_host(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Ho
 
 def find_hosts(session: Session, tenant_id: uuid.UUID, refs: Collection[str], field: str) -> list[Host]:
     """Return the hosts that ids or names name, sorted by name. Raises Invalid naming the unknown."""
-    identities = {identity: ref for ref in refs if (identity := _uuid(ref))}
+    identities = [identity for ref in refs if (identity := _uuid(ref))]
     names = {ref.strip().lower() for ref in refs}
     found: dict[uuid.UUID, Host] = {}
-    for column, keys in ((Host.id, list(identities)), (Host.name, sorted(names))):
+    for column, keys in ((Host.id, identities), (Host.name, sorted(names))):
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             query = select(Host).where(
                 Host.tenant_id == tenant_id, Host.state != "decommissioned", column.in_(part)
             )
             found.update({host.id: host for host in session.scalars(query)})
-    known = {host.name for host in found.values()} | {str(identity) for identity in found}
-    missing = sorted({ref for ref in refs if ref.strip().lower() not in known})
+    known = {host.name for host in found.values()}
+    missing = sorted({ref for ref in refs if ref.strip().lower() not in known and _uuid(ref) not in found})
     if missing:
         raise Invalid(f"there is no host {', '.join(missing[:5])}: see GET /api/v1/hosts", field=field)
     return sorted(found.values(), key=lambda host: host.name)

@@ -84,8 +84,8 @@ def test_find_hosts_takes_ids_and_names_and_names_what_is_unknown(session, tenan
     hosts = [Host(tenant_id=tenant_id, name=f"w{n}", address="w") for n in range(3)]
     session.add_all(hosts)
     session.flush()
-    found = find_hosts(session, tenant_id, ["W2", str(hosts[0].id), "w0"], "targets.hosts")
-    assert [host.name for host in found] == ["w0", "w2"]
+    found = find_hosts(session, tenant_id, ["W2", str(hosts[0].id), "w0", hosts[1].id.hex], "hosts")
+    assert [host.name for host in found] == ["w0", "w1", "w2"]
     hosts[1].state = "decommissioned"
     session.flush()
     with pytest.raises(Invalid, match="no host nope, w1") as caught:
