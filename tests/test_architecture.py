@@ -49,6 +49,16 @@ def test_operation_is_an_entry_point_of_the_role(name: str) -> None:
     assert {f"maintenance_{parameter}" for parameter in parameters} <= options
 
 
+@pytest.mark.parametrize("role", ["agent", "server", "maintenance"])
+def test_each_variable_of_a_role_is_described_with_its_default(role: str) -> None:
+    meta, defaults = (ROOT / "roles" / role / name for name in ("meta/argument_specs.yml", "defaults/main.yml"))
+    entries = yaml.safe_load(meta.read_text())["argument_specs"].values()
+    told = {name: option for entry in entries for name, option in entry.get("options", {}).items()}
+    given = yaml.safe_load(defaults.read_text())
+    assert given.keys() - told.keys() == set()
+    assert {name: told[name]["default"] for name in given if "default" in told[name]}.items() <= given.items()
+
+
 def test_every_playbook_and_entry_point_belongs_to_an_operation() -> None:
     known = set(OPERATIONS) | {"site", "server", "agent", "stop"}
     assert {path.stem for path in (ROOT / "playbooks").glob("*.yml")} <= known
