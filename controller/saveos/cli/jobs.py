@@ -80,6 +80,7 @@ def show_job(job: Job) -> None:
 def follow_job(job: Job) -> None:
     """Show a job's log as it grows, and end with its outcome."""
     client = Client()
+    client.get(f"/jobs/{segment(job)}")  # a stream waits a minute for a controller that is away: ask at once
     finish(client, follow(client, job))
 
 

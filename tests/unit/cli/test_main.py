@@ -133,6 +133,7 @@ def test_a_check_that_finds_drift_ends_with_3(controller, capsys):
 def test_follow_with_json_prints_the_final_job_only(controller, capsys):
     done = JOB | {"state": "succeeded", "hosts_done": 1}
     events = stream(("log", {"start": 1, "events": [EVENT]}), ("state", done), ("end", {}))
+    controller.json(200, JOB)
     controller.raw(200, events, "text/event-stream")
     assert run("--json", "jobs", "follow", JOB["id"]) == 0
     assert json.loads(capsys.readouterr().out) == done
@@ -182,6 +183,13 @@ def test_an_unreachable_controller_ends_with_4_and_the_playbook(monkeypatch, cap
     monkeypatch.setenv("SAVEOS_TOKEN", "x")
     assert run("maintenance", "provision", "web1", "--check") == 4
     assert "ansible-playbook playbooks/site.yml --limit web1 --check --diff" in capsys.readouterr().err
+
+
+def test_following_says_at_once_that_the_controller_is_away(monkeypatch, capsys):
+    monkeypatch.setenv("SAVEOS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SAVEOS_TOKEN", "x")
+    monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits"))
+    assert run("jobs", "follow", JOB["id"]) == 4
 
 
 def test_a_restore_that_no_controller_takes_is_told_as_a_playbook_with_all_that_was_asked(monkeypatch, capsys):
