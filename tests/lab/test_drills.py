@@ -82,9 +82,19 @@ def alerts(fleet):
     return [alert["summary"] for alert in found if alert["rule"] == "drill_failed"]
 
 
-def test_a_drill_proves_files_canary_and_dump_and_leaves_nothing(drilled):
-    job, host = drill(drilled)
-    assert job["state"] == "succeeded", (job, host["facts"].get("drill"))
+def test_a_drill_that_the_policy_asks_for_proves_all_and_leaves_nothing(drilled):
+    """Nobody starts it: the host was never drilled, so it is due as soon as the policy wants drills."""
+    controller = drilled.controller
+    asked = {"drill_every_days": 30, "drill_sample": 1000}
+    assert controller.http("PATCH", "/policies/drilled", asked).is_success
+
+    def begun():
+        found = controller.items("/jobs?operation=drill&host=bare")
+        return next((job for job in found if job["requested_by"] == "policy drilled"), None)
+
+    job = controller.ended(until(begun, 60, "the policy's drill"))
+    host = controller.get("/hosts/bare")
+    assert (job["state"], job["trigger"]) == ("succeeded", "schedule"), controller.story(job)
     assert (host["proof"], host["last_drill_state"]) == ("proven", "proven")
     (repository,) = host["facts"]["drill"]["repositories"]
     assert (repository["canary"], repository["sampled"], repository["compared"]) == ("proven", 1, 1)
