@@ -499,7 +499,7 @@ def controller(agent):
 
 def repository(agent, each):
     """The repository opens with the host's own key and passphrase, and its key export is the present one."""
-    place = complete(agent, each)
+    place = complete(each)
     borg = Borg(agent.data.get("borg") or "borg", agent.etc, agent.state, place)
     try:
         told = json.loads(borg("info", "--json", borg.url))
@@ -515,7 +515,7 @@ def repository(agent, each):
     yield from fits(agent, each, told)
 
 
-def complete(agent, each):
+def complete(each):
     """A repository of agent.json with the parts of its address."""
     url = urllib.parse.urlsplit(each.get("url") or "")
     if each.get("kind") != "ssh":
@@ -568,7 +568,7 @@ def escrow(agent, each, host, recovery_key):
     """What is sealed to the recovery key is there and holds the present passphrase and key."""
     file = f"{agent.etc}/repositories/{each['id']}/sealed"
     known = known_escrow(file)
-    text = material(agent.etc, host, complete(agent, each))
+    text = material(agent.etc, host, complete(each))
     if text is None:
         return  # the missing secret is a finding of its own
     digest = hashlib.sha256(f"{recovery_key}\n{text}".encode("utf-8", "surrogateescape")).hexdigest()

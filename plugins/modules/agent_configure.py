@@ -133,7 +133,7 @@ def pinned(text, repositories):
     return "".join(dict.fromkeys(lines))
 
 
-def write_configs(host, etc, configs):
+def write_configs(host, configs):
     """Have borgmatic judge what changed; only then put it in place."""
     changed = {file: text for file, text in configs.items() if read(file) != text}
     if changed and os.path.exists(BORGMATIC):
@@ -275,9 +275,8 @@ def main():
     write_hooks(host, f"{etc}/hooks", hooks)
     passwords = module.params["passwords"]
     write_passwords(host, f"{etc}/databases", passwords)
-    write_configs(
-        host, etc, {f"{etc}/borgmatic/{key}.yaml": text for key, text in module.params["configs"].items()}
-    )
+    configs = module.params["configs"]
+    write_configs(host, {f"{etc}/borgmatic/{key}.yaml": text for key, text in configs.items()})
     for file in set(glob.glob(f"{etc}/hooks/*") + glob.glob(f"{etc}/databases/*")) - {*hooks, *passwords}:
         host.absent(file)
     agent = {**module.params["agent"], "init": init_system(), "borg": BORG, "borgmatic": BORGMATIC}

@@ -125,7 +125,7 @@ def _start(session: Session, schedule: Schedule, due_at: datetime, at: datetime,
         targets = Targets.model_validate(schedule.targets)
         hosts, left_out = maintenance.able(session, schedule.tenant_id, operation, targets)
         without = f"Left out: {'; '.join(left_out[:5])}." if left_out else ""
-        if not hosts and _quiet(targets, left_out):
+        if not hosts and _quiet(left_out):
             why = without or f"No host can run {operation.name} now."
             note(session, schedule, due_at, "skipped", why, at=at)
             resolve_alert(session, schedule.tenant_id, RULE, cause)
@@ -154,10 +154,9 @@ def _start(session: Session, schedule: Schedule, due_at: datetime, at: datetime,
     resolve_alert(session, schedule.tenant_id, RULE, cause, f"{schedule.name} started its job again.")
 
 
-def _quiet(targets: Targets, left_out: list[str]) -> bool:
+def _quiet(left_out: list[str]) -> bool:
     """Whether nothing to run on needs no person: an empty fleet or group, or hosts that were paused."""
-    gone = [each for each in left_out if " is paused" not in each]
-    return not gone
+    return all(" is paused" in each for each in left_out)
 
 
 def _fail(session: Session, schedule: Schedule, due_at: datetime, at: datetime, reason: str) -> None:

@@ -178,7 +178,7 @@ def test_secrets_must_be_there(agent):
 def test_escrow_holds_the_present_passphrase(agent):
     (each,) = agent.repositories
     assert ids(validation_agent.escrow(agent, each, "web1", "KEY")) == ["escrow-missing"]
-    text = escrow.material(agent.etc, "web1", validation_agent.complete(agent, each))
+    text = escrow.material(agent.etc, "web1", validation_agent.complete(each))
     digest = hashlib.sha256(f"KEY\n{text}".encode()).hexdigest()
     sealed = {"digest": digest, "recovery_key": "k", "sealed": "s"}
     Path(f"{agent.etc}/repositories/r1/sealed").write_text(json.dumps(sealed))
