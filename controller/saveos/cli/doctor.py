@@ -17,6 +17,7 @@ from saveos.cli.preflight import local_url
 from saveos.cli.running import check_home, checked_settings
 
 LOW_MEGABYTES = 1000
+ROOT_ONLY = "only root can look at this: run it as root"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def examine() -> list[Finding]:
     for check in checks:
         try:
             found += check(here)
+        except PermissionError:
+            found.append(Finding(check.__name__.strip("_"), False, ROOT_ONLY))
         except CommandError as error:
             found.append(Finding(check.__name__.strip("_"), False, str(error)))
             if check is _settings:
@@ -191,7 +194,7 @@ def _ssh(here: Installation) -> Iterator[Finding]:
     try:
         known = path.exists() and here.key_mark in path.read_text()
     except PermissionError:
-        yield Finding("ssh", False, "only root can look at this: sudo saveos doctor")
+        yield Finding("ssh", False, ROOT_ONLY)
         return
     if known:  # this machine is a host of its own controller
         answers = local_ssh.answers(local_ssh.port())

@@ -136,6 +136,8 @@ def check_home(home: Path) -> None:
         return
     except OSError as error:
         raise CommandError(f"{home} cannot be read: run this as root.", REFUSED) from error
+    if not os.access(home, os.R_OK | os.X_OK):
+        raise CommandError(f"{home} cannot be read: run this as root.", REFUSED)
     if mode & 0o066:
         raise CommandError(f"{home} can be read by others, and it holds secrets: chmod 0700 {home}", REFUSED)
 

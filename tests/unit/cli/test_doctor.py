@@ -36,6 +36,17 @@ def test_it_says_who_can_open_the_escrow(installation: SimpleNamespace, database
     assert "MANAGED" in found.sentence
 
 
+def test_what_only_root_may_see_is_a_finding(
+    installation: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_here: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("_home", "_database", "_tls", "_recovery", "_controller", "_ssh", "_deleted"):
+        monkeypatch.setattr(doctor, name, closed)
+    assert {found.sentence for found in doctor.examine() if not found.ok} >= {doctor.ROOT_ONLY}
+
+
 def test_looking_makes_no_database(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAVEOS_HOME", str(tmp_path))
     monkeypatch.delenv("SAVEOS_DATABASE_URL", raising=False)
