@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+
 import pytest
 
 
@@ -27,3 +30,22 @@ def test_names_are_quoted_whatever_they_hold(agent, name):
     assert agent._literal(name)[1:-1].replace("''", "") == name.replace("'", "")
     assert agent._backticks(name)[1:-1].replace("``", "`") == name
     assert agent._quoted(name)[1:-1].replace('""', '"') == name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a link of another user needs root")
+def test_a_link_that_a_user_made_leads_no_copy_away(agent, host, tmp_path):
+    work = agent.Loading(host.settings, host.settings.repositories[0])
+    work.kind, work.name, work.scratch = "sqlite", str(tmp_path / "live.db"), tmp_path
+    with sqlite3.connect(tmp_path / "dump.db") as base:
+        base.execute("CREATE TABLE notes (id INTEGER)")
+    for name in ("outside", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "theirs/way").symlink_to(tmp_path / "outside")
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    os.lchown(tmp_path / "theirs/way", 12345, 12345)
+    with pytest.raises(agent.AgentError, match="symbolic link"):
+        work.copy(tmp_path / "dump.db", str(tmp_path / "theirs/way/copy.db"))
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert work.copy(tmp_path / "dump.db", str(tmp_path / "theirs/copy.db")) == [0]
+    with pytest.raises(agent.AgentError, match="is there already"):
+        work.copy(tmp_path / "dump.db", str(tmp_path / "theirs/copy.db"))

@@ -21,6 +21,7 @@ from typing import Any, Optional
 
 from saveos_agent.borg import resolve_archive
 from saveos_agent.compare import configured
+from saveos_agent.directories import open_directory, opened
 from saveos_agent.drill import DUMP, Drill
 from saveos_agent.dumps import (
     COUNT_POSTGRESQL,
@@ -325,10 +326,12 @@ class Loading(Drill):
             raise usage("The copy of an SQLite database is a new file.", "Give its absolute path: --copy-name.")
         made = self._sqlite_file(dump)
         status = Path(self.name).stat() if os.path.exists(self.name) else None
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            raise refused(f"{path} is there already.", "Name a file that is not.") from None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with opened(open_directory(str(path.parent))) as directory:  # no link of a user leads it elsewhere
+            try:
+                handle = os.open(path.name, flags, 0o600, dir_fd=directory)
+            except FileExistsError:
+                raise refused(f"{path} is there already.", "Name a file that is not.") from None
         with open(handle, "wb") as target, made.open("rb") as source:
             while chunk := source.read(1 << 20):
                 target.write(chunk)
