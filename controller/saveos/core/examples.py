@@ -85,9 +85,48 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/enrolment/registrations/{registration}/refuse"): {"reason": "not one of ours"},
 }
 
+# what a parameter means that its route says nothing of
+PARAMETERS = {
+    "after": "Only later than this (ISO 8601); of events: than this number",
+    "before": "Only earlier than this (ISO 8601)",
+    "count": "How many at most",
+    "cron": "Five fields, or a systemd calendar expression",
+    "days": "How far to look back, or ahead",
+    "format": "How the answer is written",
+    "group": "Only hosts of this group",
+    "host": "Only of this host, by name or id",
+    "idempotency-key": "The same key answers with what was made the first time",
+    "job": "Only of this job",
+    "kind": "Only of this kind",
+    "last-event-id": "Go on after this event",
+    "max_size": "At most so many bytes",
+    "min_size": "At least so many bytes",
+    "mode": "run or check",
+    "older_than_days": "Only what is older than so many days",
+    "open": "Only what is open; false: what is resolved, too",
+    "operation": "Only of this operation",
+    "outcome": "Only with this outcome",
+    "protection": "Only hosts that are protected so",
+    "repository": "Only of this repository, by id",
+    "requested_by": "Only what this user asked for",
+    "rule": "Only alerts of this rule",
+    "server": "Only of this storage server, by name or id",
+    "severity": "Only as grave as this",
+    "start": "Number of the first event",
+    "state": "Only in this state",
+    "tag": "Only with this tag",
+    "trigger": "Only what was started by this: api, cli, dashboard, schedule, hand, …",
+    "zone": "Time zone, like Europe/Paris",
+}
+
 
 def show(document: dict[str, Any], prefix: str) -> None:
-    """Put the examples into an OpenAPI document whose routes are below `prefix`."""
+    """Put examples and missing words into an OpenAPI document whose routes are below `prefix`."""
+    for path, item in document["paths"].items():
+        for operation in item.values() if not path.startswith(f"{prefix}/agents/") else ():
+            for each in operation.get("parameters", ()):
+                if each["in"] != "path" and each["name"] in PARAMETERS:
+                    each.setdefault("description", PARAMETERS[each["name"]])
     for (method, path), example in EXAMPLES.items():
         operation = document["paths"].get(prefix + path, {}).get(method.lower(), {})
         for content in operation.get("requestBody", {}).get("content", {}).values():
