@@ -109,6 +109,17 @@ def test_refusals(api: Any, archive: Any, body: Any, status: int, words: str) ->
     assert api.get("/jobs").json()["items"] == []
 
 
+def test_an_archive_that_is_no_more_is_refused_before_a_host_is_asked(api: Any, archive: Any) -> None:
+    with api.database.session() as session:
+        session.get_one(Archive, uuid.UUID(archive["id"])).gone_at = now()
+    for body in ({"archive": archive["id"]}, {"archive": "web1-2026", "host": "web1"}):
+        answer = api.post("/restores", body)
+        assert (answer.status_code, "has web1-2026 no more" in answer.text) == (409, True)
+    answer = api.post(f"/archives/{archive['id']}/diff", {"path": "/etc/hosts"})
+    assert (answer.status_code, "no more" in answer.text) == (409, True)
+    assert api.get("/jobs").json()["items"] == []
+
+
 def enrolled(api: Any, name: str) -> str:
     body = {"name": name, "connection": "local", "repository": {"kind": "local", "path": f"/srv/{name}"}}
     host = api.made("/hosts", body)["id"]

@@ -47,6 +47,7 @@ SERVICES = (
     mark("{name} is no agent, so it needs no repository"),
     mark("{name} is {state} already"),
     mark("{name} is {state}: provision or resume it first"),
+    mark("its repository has {name} no more: choose another archive"),
     mark("a preview looks at {name} itself: there is none for another host"),
     mark("{name} is SaveOS's own schedule: switch it off instead"),
     mark("this needs the right {right}: ask an admin for it, or use another token"),

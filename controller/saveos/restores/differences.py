@@ -43,6 +43,9 @@ def request(
     other = get_archive(session, tenant_id, other_id) if other_id else None
     if other is not None and other.repository_id != archive.repository_id:
         raise Invalid("the archives are of two repositories: choose two of one host's", field="other")
+    for each in (archive, other):
+        if each is not None and each.gone_at is not None:
+            raise Conflict(f"its repository has {each.name} no more: choose another archive")
     path = catalogue.from_ref(ref)
     if path == b"/":
         raise Invalid("name a file", field="ref")

@@ -56,7 +56,8 @@ def request(
 ) -> tuple[Restore, Job]:
     """Queue a restore, or return the one that the same request made before.
 
-    `archive` is an id, `latest`, or with `host` an archive's name. Raises Invalid, NotFound, Conflict.
+    `archive` is an id, `latest`, or with `host` an archive's name. Raises Invalid, NotFound, Conflict where a
+    host is not in care, or the archive is no more.
     """
     chosen = selection.model_dump(mode="json", include=set(Selection.model_fields))
     asked = jobs.fingerprint("restore", archive, host, chosen, preview, target_host, download)
@@ -79,7 +80,8 @@ def request(
         check_content(session, tenant_id)
         parameters |= {"transfer": str(restore_id), "source": owner.name, "staged": kind == "other_host"}
     if kind == "other_host" and preview:
-        raise Invalid(f"a preview looks at {owner.name} itself: there is none for another host", field="preview")
+        why = f"a preview looks at {owner.name} itself: there is none for another host"
+        raise Invalid(why, field="preview")
     members = {each.id: Member(each.id, each.name) for each in (owner, target)}
     job = jobs.enqueue(
         session,
@@ -150,6 +152,8 @@ def _archive(session: Session, tenant_id: uuid.UUID, ref: str, host: str | None)
         found = _by_name(session, tenant_id, ref, owner)
     if owner is not None and found.host_id != owner.id:
         raise Invalid(f"that archive is not one of {owner.name}", field="archive")
+    if found.gone_at is not None:
+        raise Conflict(f"its repository has {found.name} no more: choose another archive")
     return found
 
 
@@ -157,7 +161,8 @@ def _by_name(session: Session, tenant_id: uuid.UUID, name: str, owner: Host | No
     if owner is None:
         raise Invalid("give an archive's id, or its name with its host", field="archive")
     query = select(Archive).where(Archive.tenant_id == tenant_id, Archive.host_id == owner.id)
-    archive = session.scalar(query.where(Archive.name == name).order_by(Archive.id.desc()).limit(1))
+    order = Archive.gone_at.is_not(None), Archive.id.desc()
+    archive = session.scalar(query.where(Archive.name == name).order_by(*order).limit(1))
     if archive is None:
         raise NotFound(f"{owner.name} has no archive {name[:100]}: see GET /api/v1/archives")
     return archive
