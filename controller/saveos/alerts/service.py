@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.models import Tenant
 from saveos.alerts import rules
 from saveos.alerts.channels import announce, events_of, host_names
-from saveos.alerts.models import Alert, Delivery
+from saveos.alerts.models import Alert
 from saveos.alerts.rules import RULES, Severity, one_line
 from saveos.alerts.schemas import AlertOut
 from saveos.alerts.sweep import Swept, sweep
@@ -25,8 +25,6 @@ __all__ = ["Swept", "sweep"]
 
 UNRESOLVED = ("open", "acknowledged", "muted")
 LONGEST_MUTE = timedelta(days=366)
-KEEP_ALERTS = timedelta(days=365)
-KEEP_DELIVERIES = timedelta(days=30)
 
 
 def open_alert(
@@ -156,13 +154,6 @@ def mute(session: Session, tenant_id: uuid.UUID, alert_id: uuid.UUID, until: dat
 def unmute(session: Session, tenant_id: uuid.UUID, alert_id: uuid.UUID) -> Alert:
     """Open a muted alert again. Raises NotFound, Conflict when resolved."""
     return _move(session, (tenant_id, alert_id), ("muted",), "open", {"muted_until": None})
-
-
-def forget(session: Session, at: datetime | None = None) -> None:
-    """Delete alerts resolved a year ago, and ended deliveries of a month ago."""
-    at = at or now()
-    session.execute(delete(Delivery).where(Delivery.finished_at < at - KEEP_DELIVERIES))
-    session.execute(delete(Alert).where(Alert.resolved_at < at - KEEP_ALERTS))
 
 
 def _move(

@@ -69,11 +69,9 @@ class Watch:
             return service.sweep(session, families=self._families).more
 
     def _look_after(self) -> None:
-        """Do what needs no hurry: forget what is old, look at the controller's certificates."""
+        """Do what needs no hurry: look at the controller's certificates."""
         if time.monotonic() < self._look_at:
             return
-        with self._database.session() as session:
-            service.forget(session)
         identity = tls.current(self._settings.home) if self._settings.serves_tls else None
         if identity:
             with self._database.session() as session:

@@ -77,7 +77,7 @@ def rules(settings: Settings) -> list[Rule]:
             "alerts",
             "resolved alerts",
             settings.keep_alerts_days,
-            lambda before: select(Alert.id).where(Alert.state == "resolved", Alert.last_seen < before),
+            lambda before: select(Alert.id).where(Alert.state == "resolved", Alert.resolved_at < before),
             lambda session, keys: _forget(session, Alert, keys),
         ),
         Rule(

@@ -253,18 +253,3 @@ def test_what_changed_is_told_to_the_feed(fleet, database):
     fleet.sweep()
     fleet.sweep()
     assert [topic for topics in told for _, topic in topics] == ["alerts"]
-
-
-def test_old_alerts_and_deliveries_are_forgotten(fleet, database):
-    fleet.channel()
-    host = fleet.host("web1", due_at=1, seen_at=0)
-    fleet.sweep()
-    fleet.change(host, due_at=-20)
-    fleet.sweep()
-    with database.session() as session:
-        service.forget(session, now() + timedelta(days=360))
-    assert len(fleet.alerts()) == 1
-    with database.session() as session:
-        service.forget(session, now() + timedelta(days=366))
-    assert fleet.alerts() == []
-    assert len(fleet.queued()) == 2  # still to be sent, so still there

@@ -12,6 +12,8 @@ import pytest
 from saveos import migrations
 from saveos.accounts.models import Audit, Login, Tenant, Token, User
 from saveos.accounts.service import bootstrap, create_token, seal_for, unseal_for
+from saveos.alerts.models import Alert, Channel, Delivery
+from saveos.alerts.service import open_alert, resolve_alert
 from saveos.archives.catalogue import open_store
 from saveos.archives.store import Item, Wanted
 from saveos.core import sealing, security
@@ -23,7 +25,7 @@ from saveos.jobs.models import Job, JobLog
 from saveos.secrets.service import init_recovery
 from saveos.upkeep import daily, export, keys
 from saveos.upkeep.clean import BATCH, clean
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 PLACE = ("tenants", "note")
 REPOSITORY = uuid.UUID("0193aaaa-0000-7000-8000-000000000001")
@@ -197,6 +199,38 @@ def test_more_than_a_batch_goes_and_what_is_kept_for_ever_stays(settings):
     assert "audit" not in clean(kept, database)
     assert clean(settings, database)["audit"] == BATCH + 3
     assert clean(settings, database)["audit"] == 0
+    database.close()
+
+
+def test_alerts_and_what_was_told_of_them_stay_as_long_as_is_set(settings):
+    database = opened(settings)
+    with database.session() as session:
+        tenant_id = session.scalars(select(Tenant.id)).one()
+        channel = Channel(
+            tenant_id=tenant_id, name="ops", url=b"sealed", kind="json", address="", enabled=False
+        )
+        session.add(channel)
+        session.flush()
+        for days in (390, 410):
+            at = now() - timedelta(days=days)
+            cause = (tenant_id, "schedule_failed", f"schedule:{days}")
+            open_alert(session, *cause, "It could not start.").last_seen = now() - timedelta(days=500)
+            resolve_alert(session, *cause)
+            session.execute(update(Alert).where(Alert.object == cause[2]).values(resolved_at=at))
+            for state in ("delivered", "pending"):
+                told = {
+                    "kind": "opened",
+                    "severity": "warning",
+                    "title": "t",
+                    "body": "b",
+                    "created_at": at,
+                    "state": state,
+                }
+                session.add(Delivery(tenant_id=tenant_id, channel_id=channel.id, **told))
+    assert clean(settings.model_copy(update={"keep_alerts_days": 0}), database).get("alerts") is None
+    counts = clean(settings, database)
+    assert (counts["alerts"], counts["deliveries"]) == (1, 1)
+    assert (counted(settings, Alert), counted(settings, Delivery)) == (1, 3), "what waits is still to be sent"
     database.close()
 
 
