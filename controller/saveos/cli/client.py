@@ -146,6 +146,10 @@ def fetch_ca(url: str, pin: str) -> str:
         answer = httpx.get(f"{url}/api/v1/ca.pem", timeout=TIMEOUT, trust_env=False, verify=blind)
         pem = answer.raise_for_status().text
         found = pin_of_pem(pem)
+    except httpx.ConnectError as error:
+        raise CommandError(
+            f"{url} does not answer ({error}): is the controller running there?", UNREACHABLE
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CommandError(f"{url} does not give its CA ({error}): is this the controller?", FAILED) from error
     except ValueError as error:
@@ -324,6 +328,8 @@ class Client:
         if "disconnected without sending" in reason and self.login.url.startswith("http:"):
             sentence += "Does it speak HTTPS? Then its address begins with https://. "
         sentence += "Is it running? On its machine: `saveos doctor`."
+        if self.login.source == "the command line":
+            sentence += " Another address: saveos login --url ADDRESS."
         if self.instead:
             sentence += f"\nWithout it, with your inventory (-i), the same is done by:\n  {self.instead}"
         return CommandError(sentence, UNREACHABLE)

@@ -69,7 +69,7 @@ def login(
 
 
 def logout() -> None:
-    """Forget the stored login of this user."""
+    """Forget the stored login of this user; its token counts until it is revoked."""
     removed = []
     for path in login_files():
         if path.is_file() and os.access(path.parent, os.W_OK):
@@ -79,6 +79,11 @@ def logout() -> None:
         output.emit({"removed": removed})
     else:
         print(f"Removed {', '.join(removed)}." if removed else "There was no stored login.")
+        if removed:
+            print(
+                "Its token still counts at the controller: revoke it in the dashboard's settings, or log in again"
+            )
+            print("and run: saveos tokens list, saveos tokens revoke ID")
 
 
 def _password() -> str:
