@@ -80,9 +80,7 @@ def logout() -> None:
     else:
         print(f"Removed {', '.join(removed)}." if removed else "There was no stored login.")
         if removed:
-            print(
-                "Its token still counts at the controller: revoke it in the dashboard's settings, or log in again"
-            )
+            print("Its token still counts at the controller: revoke it there in the settings, or log in again")
             print("and run: saveos tokens list, saveos tokens revoke ID")
 
 
