@@ -72,12 +72,12 @@ class Watch:
         """Do what needs no hurry: look at the controller's certificates."""
         if time.monotonic() < self._look_at:
             return
+        self._look_at = time.monotonic() + LOOK_AFTER  # also after a fault, which would fill the log
         identity = tls.current(self._settings.home) if self._settings.serves_tls else None
         if identity:
             with self._database.session() as session:
                 write_lock(session)
                 judge_certificates(session, identity)
-        self._look_at = time.monotonic() + LOOK_AFTER
 
     def _deliver(self) -> None:
         while not self._stopping.is_set() and delivery.deliver(self._database, self._settings, self._began):
