@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from typing import TypeVar
 import sqlcipher3.dbapi2 as sqlite
 from fleet import Fleet, at_rest, start_fleet
 from saveos.archives.catalogue import SHARDS
-from saveos.archives.store import ROOT, Item, Store, Wanted, parent
+from saveos.archives.store import ROOT, Found, Item, Store, Wanted, ask_all, parent
 from serving import until
 from support import on
 
@@ -165,12 +166,12 @@ def measure_many(table: Table, folder: Path, options: argparse.Namespace) -> Non
     add(table, "their size with search", "170 bytes a path", f"{size / paths:.0f} bytes a path")
     rng = random.Random(7)
 
+    def ask(shard: int, most: int, text: str) -> list[Found]:
+        with Store(folder / f"{shard:02x}.db", KEY) as store:  # as the API does: opened for each request
+            return store.search(Wanted([text]), limit=most)
+
     def search(text: str) -> int:
-        found = 0
-        for shard in range(SHARDS):  # as the API does: each store opened for the request
-            with Store(folder / f"{shard:02x}.db", KEY) as store:
-                found += len(store.search(Wanted([text]), limit=200))
-        return found
+        return len(ask_all(range(SHARDS), 200, partial(ask, text=text)))
 
     sought = [
         like[rng.randrange(len(like))].path.rpartition(b"/")[2].decode()

@@ -108,15 +108,24 @@ COMMAND
     chmod 755 "$VENV/bin/saveos"
 }
 
+# begin_bundle: build the agent bundle, if there is none, while Python's packages are fetched. prepare waits for it.
+begin_bundle() {
+    building=
+    [ -z "${SAVEOS_BUNDLE:-}" ] && ! $PYTHON scripts/bundle.py --check >/dev/null || return 0
+    # shellcheck disable=SC2086
+    packages $BUNDLE_PACKAGES
+    trap '[ -z "$building" ] || kill "$building" 2>/dev/null' EXIT
+    trap 'exit 130' INT TERM HUP
+    $PYTHON scripts/bundle.py >/dev/null &
+    building=$!
+}
+
 # What the programs of this checkout are made of: the collection's link, the dashboard's files, the agent bundle.
 prepare() {
     sh scripts/link-collection.sh
     "$VENV/bin/python" scripts/assets.py || stop "the dashboard's files could not be collected: is the npm registry reachable?"
-    [ -n "${SAVEOS_BUNDLE:-}" ] || $PYTHON scripts/bundle.py --check >/dev/null || {
-        # shellcheck disable=SC2086
-        packages $BUNDLE_PACKAGES
-        $PYTHON scripts/bundle.py >/dev/null
-    }
+    [ -z "$building" ] || wait "$building" || stop "the agent bundle could not be built; see above."
+    building=
 }
 
 up() {
@@ -126,6 +135,7 @@ up() {
     # shellcheck disable=SC2086
     packages $RUN_PACKAGES
     [ -d /run/systemd/system ] || packages cron
+    begin_bundle
     venv runtime
     saveos up --only-check
     prepare
@@ -139,6 +149,7 @@ demo() {
     check_machine
     # shellcheck disable=SC2086
     packages $LAB_PACKAGES
+    begin_bundle
     venv runtime
     prepare
     exec python scripts/demo.py up
@@ -194,6 +205,14 @@ test_fast() {
     pytest -q -n 2 --dist loadfile -m "not postgresql" tests/unit tests/api tests/test_architecture.py "$@"
 }
 
+# begin_images: make what lab hosts are made of while other things are fetched; a lab makes what is missing.
+begin_images() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    for suite in bookworm trixie; do
+        bash tests/lab/image/build.sh $suite
+    done >.build/images.log 2>&1 &
+}
+
 # Why real hosts cannot be had on this machine; empty when they can.
 lab_is_unfit() { (cd tests/lab && python -c 'import lab; print(lab.unfit())'); }
 
@@ -201,6 +220,8 @@ test_all() {
     check_machine
     # shellcheck disable=SC2086
     [ "$(id -u)" -ne 0 ] || packages $TEST_PACKAGES
+    begin_bundle
+    begin_images
     venv dev
     prepare
     unfit=$(lab_is_unfit)
@@ -260,6 +281,7 @@ PYTHON
 
 bench() {
     check_machine
+    begin_bundle
     venv dev
     prepare
     exec python -m bench "$@"
@@ -274,7 +296,7 @@ case $command in
     demo) demo ;;
     demo-down) demo_down ;;
     venv) check_machine && venv runtime && sh scripts/link-collection.sh ;;
-    dev) check_machine && venv dev && prepare ;;
+    dev) check_machine && begin_bundle && venv dev && prepare ;;
     check) check ;;
     test) test_all ;;
     test-fast) test_fast "$@" ;;

@@ -121,7 +121,7 @@ def test_an_installation_that_was_deleted_is_cleaned_up_after(machine):
     machine.host.sh("rm -rf /opt/second")
 
 
-@AND_WITHOUT_SYSTEMD
+@pytest.mark.thorough
 def test_another_installation_shares_the_machine(machine):
     first = machine.items("archives")
     assert "in use by another program" in machine.refused("up /etc", "SAVEOS_HOME=/opt/second")

@@ -32,6 +32,7 @@ from saveos.archives.store import (
     OutOfTime,
     Store,
     Wanted,
+    ask_all,
     base,
 )
 from saveos.core.database import Database, touch
@@ -460,19 +461,18 @@ def _search(
     shards: Collection[int],
     limit: int,
 ) -> list[Found]:
-    hits: list[Found] = []
     deadline = time.monotonic() + SEARCH_SECONDS
-    for shard in shards:
-        if not _path(home, tenant_id, shard).exists():
-            continue
-        try:
-            with _reading(session, home, tenant_id, shard) as store:
-                hits += store.search(sought, limit=limit, deadline=deadline)
-        except OutOfTime as error:
-            raise Invalid(
-                "this takes too long: say three letters of the name or more, its folder, or a host",
-                field="q",
-            ) from error
+
+    def ask(shard: int, most: int) -> list[Found]:
+        with _reading(session, home, tenant_id, shard) as store:
+            return store.search(sought, limit=most, deadline=deadline)
+
+    try:
+        hits = ask_all([each for each in shards if _path(home, tenant_id, each).exists()], limit, ask)
+    except OutOfTime as error:
+        raise Invalid(
+            "this takes too long: say three letters of the name or more, its folder, or a host", field="q"
+        ) from error
     names = {word.encode() for word in sought.words} if sought.pattern is None else set()
     hits.sort(key=lambda hit: (base(hit.entry.path) not in names, -hit.entry.mtime, hit.entry.path))
     return hits[:limit]

@@ -16,11 +16,11 @@ import re
 import stat
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlcipher3.dbapi2 as sqlite
 
@@ -68,6 +68,7 @@ CREATE TEMP TABLE IF NOT EXISTS closing(
     directory INTEGER NOT NULL, name INTEGER NOT NULL, first INTEGER NOT NULL,
     PRIMARY KEY(directory, name)) WITHOUT ROWID;
 """
+T = TypeVar("T")
 ROOT = b"/"
 LOCK_SECONDS = 30.0  # that a writer waits for another
 IMPLIED = (
@@ -754,6 +755,19 @@ class _Places:
                 found.add(part)
                 part = parent(part)
         return found
+
+
+def ask_all(stores: Collection[T], limit: int, ask: Callable[[T, int], list["Found"]]) -> list["Found"]:
+    """Ask several stores for hits, `ask(store, most)`; return `limit` or more of them, where there are as many.
+
+    Each is asked for its share at first: names that all hosts have are in all stores. Where that does not do,
+    those that may have more are asked again.
+    """
+    share = -(-2 * limit // max(1, len(stores)))
+    found = {store: ask(store, min(limit, share)) for store in stores}
+    if sum(map(len, found.values())) < limit:
+        found |= {store: ask(store, limit) for store in stores if limit > len(found[store]) >= share}
+    return [hit for hits in found.values() for hit in hits]
 
 
 def hash_of(name: bytes) -> int:
