@@ -296,7 +296,22 @@ class Store:
                 "SELECT 1 FROM entries WHERE repository=?2 AND directory=?3 AND name=?1)",
                 ((name, owner, directory) for name, directory in set(dropped)),
             )
+            self._forget_names({name for name, _ in dropped})
+            self._connection.executemany(
+                "DELETE FROM directories WHERE id=?1 AND NOT EXISTS (SELECT 1 FROM repositories r WHERE"
+                " EXISTS (SELECT 1 FROM entries e WHERE e.repository=r.id AND e.directory=?1)"
+                " OR EXISTS (SELECT 1 FROM totals t WHERE t.repository=r.id AND t.directory=?1))",
+                ((directory,) for directory in {directory for _, directory in dropped}),
+            )
         return len(dropped)
+
+    def _forget_names(self, names: Iterable[int]) -> None:
+        """Drop those of some names that no path has any more, from the index too: it is told what it held."""
+        for number in names:
+            if not self._one("SELECT 1 FROM places WHERE name=?", number):
+                name = self._one("DELETE FROM names WHERE id=? RETURNING name", number)[0]
+                held = name.decode(errors="replace")
+                self._run("INSERT INTO words(words, rowid, name) VALUES('delete', ?, ?)", number, held)
 
     def drop(self, repository: str) -> None:
         """Drop a repository's part; what other repositories share stays."""

@@ -212,6 +212,35 @@ def test_a_hit_is_the_newest_version_that_fits_and_that_an_archive_holds(store):
     assert (hit.entry.size, hit.borg_id) == (500, f"{2:064x}")
 
 
+def test_names_that_no_path_has_any_more_are_forgotten(store):
+    """Else a cache with other names each day would let the store grow for ever."""
+    odd = b"/srv/cache/\xffsession-%d"
+    for number in range(1, 4):
+        tree = whole(
+            {odd % number: (1, 1), b"/srv/kept": (1, 1)} | ({b"/srv/once/a": (1, 1)} if number == 1 else {})
+        )
+        store.index(REPOSITORY, f"{number:064x}", number, items(tree), complete=True)
+    store.index(OTHER, "9" * 64, 1, items(whole({b"/var/once/\xffsession-2": (1, 1)})), complete=True)
+    store.forget_archives(REPOSITORY, [f"{3:064x}"])
+    names = {row[0] for row in store._all("SELECT name FROM names")}
+    assert names == {b"srv", b"var", b"cache", b"once", b"kept", b"\xffsession-2", b"\xffsession-3"}
+    assert {row[0] for row in store._all("SELECT path FROM directories")} >= {
+        b"/srv",
+        b"/srv/cache",
+        b"/var/once",
+    }
+    assert not store._one("SELECT 1 FROM directories WHERE path=?", b"/srv/once")
+    assert [each.entry.path for each in store.search(Wanted(["session"]))] == [
+        b"/var/once/\xffsession-2",
+        b"/srv/cache/\xffsession-3",
+    ]
+    assert store._all("SELECT rowid FROM words WHERE words MATCH '\"session-1\"'") == []
+    tree = whole({odd % 1: (1, 1), b"/srv/once/a": (2, 2)})
+    store.index(REPOSITORY, f"{4:064x}", 4, items(tree), complete=True)
+    assert [each.entry.path for each in store.search(Wanted(["session-1"]))] == [odd % 1]
+    assert [entry.path for entry in store.list_directory(REPOSITORY, 4, b"/srv/once")] == [b"/srv/once/a"]
+
+
 def test_marks_are_against_the_archive_before_that_is_there(store):
     for number, size in enumerate((1, 2, 2, 3), 1):
         tree = whole({b"/a": (size, 1), b"/b": (1, 1)} | ({b"/c": (1, 1)} if number > 1 else {}))
