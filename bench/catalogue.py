@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Table:
         f" {options.catalogue_host_paths:,} paths, a real tree of {options.catalogue_files:,} files",
         ("what", "aim", "seen", "load"),
         "Full sizes: --catalogue-paths 1000000 --catalogue-archives 100 --catalogue-hosts 10000"
-        " --catalogue-files 1000000 (some 12 GB and hours).",
+        " --catalogue-files 1000000 (some 12 GB and an hour and a half).",
     )
     with tempfile.TemporaryDirectory(prefix="saveos-bench-") as folder:
         measure_large(table, Path(folder) / "large.db", options)
