@@ -38,6 +38,14 @@ COMMANDS = {  # of routes that are not listed by the command of their own name
     "maintenance/results": "maintenance results list",
     "runs": "",
 }
+WRITES = {  # what a sentence of the API tells to do by HTTP → the command that does it
+    "add it again with POST /api/v1/hosts": "add it again with saveos hosts add",
+    "resume it with PATCH /api/v1/hosts": "resume it with saveos hosts bulk resume HOST",
+    "make it first with POST /api/v1/groups": "make it first with saveos groups set NAME",
+    "not provisioned yet: POST /api/v1/maintenance/provision": (
+        "not provisioned yet: saveos maintenance provision HOST --wait"
+    ),
+}
 EXIT_CODES = {401: REFUSED, 403: REFUSED, 409: REFUSED, 413: USAGE, 422: USAGE, 429: REFUSED}
 
 
@@ -367,6 +375,8 @@ def _sentence(response: "httpx.Response", login: Login) -> str:
             f"{response.url} answered {response.status_code} {response.reason_phrase}: is this the controller?"
         )
     sentence = LISTED.sub(_listed, str(problem["detail"]).strip())
+    for told, typed in WRITES.items():
+        sentence = sentence.replace(told, typed)
     if problem.get("field") and not sentence.startswith(f"{problem['field']}:"):
         sentence = f"{problem['field']}: {sentence}"
     if response.status_code == 401 and login.token:

@@ -164,12 +164,17 @@ def summary(client: Client, job: dict[str, Any]) -> str:
     lines = [
         f"{job['operation']} {job['state']} after {took}: {job['hosts_done']} of {job['hosts_total']} hosts."
     ]
-    lines += [output.clean(job["error"])] if job.get("error") else []
+    lines += [_line(job["error"])] if job.get("error") else []
     for host in client.page(f"/jobs/{job['id']}/hosts", None)["items"]:
-        words = output.clean(host.get("error") or "") or result_words(host.get("result") or {})
+        words = _line(host.get("error") or "") or result_words(host.get("result") or {})
         if words and f"{host['name']}: {words}" not in lines:  # the job's own error may be this host's
             lines.append(f"  {host['name']}: {words}")
     return "\n".join(lines)
+
+
+def _line(error: str) -> str:
+    """Return what went wrong in one line, as ssh and others tell it in several."""
+    return output.clean(" ".join(error.split()))
 
 
 def result_words(result: dict[str, Any]) -> str:

@@ -48,7 +48,9 @@ def line(event: dict[str, Any], kinds: frozenset[str] | None = None) -> str:
     kind, host = event.get("k", ""), output.clean(event.get("h") or "")
     if kind in QUIET or (kinds is not None and kind not in kinds):
         return ""
-    text = "\n".join(output.clean(part) for part in str(event.get("text") or "").split("\n"))
+    text = "\n".join(
+        output.clean(part) for part in str(event.get("text") or "").replace("\r\n", "\n").split("\n")
+    )
     task = output.clean(event.get("task") or "")
     if kind == "recap":
         return f"PLAY RECAP\n{text}"

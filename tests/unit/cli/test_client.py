@@ -37,6 +37,12 @@ def test_a_sentence_of_the_api_names_the_command_that_lists(controller, listed, 
         Client().get("/hosts/web9")
 
 
+def test_a_sentence_of_the_api_names_the_command_that_mends(controller):
+    controller.json(422, problem(422, "web is paused: resume it with PATCH /api/v1/hosts"))
+    with pytest.raises(CommandError, match=r"resume it with saveos hosts bulk resume HOST$"):
+        Client().post("/maintenance/backup")
+
+
 def test_an_answer_that_is_no_problem_document_asks_whether_it_is_the_controller(controller):
     controller.raw(502, b"<html>Bad gateway</html>", "text/html")
     with pytest.raises(CommandError, match=r"502.*is this the controller"):
