@@ -91,6 +91,8 @@ def test_the_timeline_keeps_the_folder_and_compares(
     rows.filter(has_text="/srv/note").get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("/srv/note")
     expect(page.get_by_role("row")).to_have_count(4)
+    page.goto(f"{controller.url}/archives/{archives[0].id}?ref={to_ref(b'/srv/zoo')}")
+    expect(page.get_by_text("This archive does not have this folder.")).to_be_visible()
 
 
 def test_nothing_found_says_so(controller: Controller, page: Page, archives: list[Archive]) -> None:
@@ -98,6 +100,23 @@ def test_nothing_found_says_so(controller: Controller, page: Page, archives: lis
     expect(page.get_by_text("Nothing found")).to_be_visible()
     page.goto(f"{controller.url}/files?q=x&host=no-such-host")
     expect(page.get_by_role("alert")).to_contain_text("no host")
+
+
+def test_files_are_found_by_size_and_time(controller: Controller, page: Page, archives: list[Archive]) -> None:
+    page.goto(f"{controller.url}/files?q=note")
+    rows = page.get_by_role("row").filter(has_text="/srv/note")
+    expect(rows).to_contain_text("in the newest archive")
+    page.get_by_text("Size and time").click()
+    page.get_by_label("At most").fill("2")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(rows).to_contain_text("an older version")
+    page.get_by_label("Changed from").fill("2000-01-01")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.get_by_text("Nothing found")).to_be_visible()
+    page.get_by_role("link", name="Clear filters").click()
+    expect(rows).to_contain_text("in the newest archive")
+    page.goto(f"{controller.url}/files?q=note&min_size=much")
+    expect(page.get_by_role("alert")).to_contain_text("10M")
 
 
 def test_a_name_of_any_bytes_is_chosen_shown_and_restored(

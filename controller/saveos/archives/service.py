@@ -117,8 +117,8 @@ def mark_living(
 
 
 def list_around(session: Session, archive: Archive, count: int = 5) -> list[Archive]:
-    """Return the archives of the same repository around one, with it, newest first."""
-    query = select(Archive).where(Archive.repository_id == archive.repository_id)
+    """Return the archives that there are of the same repository around one, with it, newest first."""
+    query = select(Archive).where(Archive.repository_id == archive.repository_id, Archive.gone_at.is_(None))
     newer = query.where(Archive.started_at > archive.started_at).order_by(Archive.started_at)
     older = query.where(Archive.started_at < archive.started_at).order_by(Archive.started_at.desc())
     after, before = list(session.scalars(newer.limit(count))), list(session.scalars(older.limit(count)))

@@ -1,7 +1,6 @@
 """Commands about files in archives: list, versions, compare, find."""
 
 import os
-import re
 import stat
 from typing import Annotated, Any
 
@@ -23,7 +22,6 @@ FILE = {
         output.when(f["modified_at"]) if f["mode"] & 0o7777 or not f["is_directory"] else None
     ),
 }  # a directory above a source has neither mode nor time: Borg stores nothing of it
-UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -166,10 +164,12 @@ def find(
 def _bytes(text: str) -> int | None:
     if not text:
         return None
-    parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?) ?([kKMGT]?)B?", text)
-    if not parts:
-        raise CommandError(f"{text!r} is no size: give bytes, or as 500k, 10M or 2G.", USAGE)
-    return int(float(parts[1]) * UNITS[parts[2].replace("K", "k")])
+    from saveos.core.inputs import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise CommandError(f"{error}.", USAGE) from error
 
 
 def _before(difference: dict[str, Any]) -> str | None:

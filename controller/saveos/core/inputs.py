@@ -12,6 +12,7 @@ MAX_DEPTH = 20
 
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}")
+SIZE = re.compile(r"(\d{1,12}(?:[.,]\d{1,3})?)\s?([kmgt]?)(i?)[bo]?", re.IGNORECASE)
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}")
 
 
@@ -107,6 +108,18 @@ def _quota(value: str) -> str:
     if value and not re.fullmatch(r"\d{1,12}(\.\d{1,3})?[KMGT]?", value):
         raise ValueError("a quota looks like 500G or 2T; empty is none")
     return value
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as 4096, 500k, 10 MB or 2 GiB; only units with an i are of 1024.
+
+    Raises ValueError with a sentence.
+    """
+    parts = SIZE.fullmatch(text.strip())
+    if not parts:
+        raise ValueError(f"{text!r} is no size: give bytes, or as 500k, 10M or 2G")
+    step = 1024 if parts[3] else 1000
+    return int(float(parts[1].replace(",", ".")) * step ** " kmgt".index(parts[2].lower() or " "))
 
 
 def is_loopback(address: str) -> bool:

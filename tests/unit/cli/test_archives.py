@@ -12,8 +12,8 @@ ODD = os.fsdecode(b"/srv/caf\xe9")
 
 
 def test_sizes_are_bytes_or_have_a_unit():
-    assert [_bytes(text) for text in ("", "0", "12", "500k", "500K", "1.5M", "2G", "1 TB", "10MB")] == [
-        *(None, 0, 12, 500_000, 500_000, 1_500_000, 2 * 10**9, 10**12, 10**7)
+    assert [_bytes(text) for text in ("", "0", "12", "500k", "500K", "1.5M", "2G", "1 TB", "10Mo", "2KiB")] == [
+        *(None, 0, 12, 500_000, 500_000, 1_500_000, 2 * 10**9, 10**12, 10**7, 2048)
     ]
     for text in ("-1", "ten", "5X", "1e3", "k"):
         with pytest.raises(CommandError, match="10M"):

@@ -1,6 +1,7 @@
 """Files in archives, as the catalogue knows them: search, versions of one, what differs."""
 
 import uuid
+from datetime import date, datetime, time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query
@@ -10,9 +11,12 @@ from saveos.accounts.access import describe
 from saveos.archives import catalogue, service
 from saveos.archives.models import Archive
 from saveos.archives.schemas import FileOut
-from saveos.core.errors import Problem
+from saveos.core.errors import Invalid, NotFound, Problem
+from saveos.core.i18n import gettext, zone
+from saveos.core.inputs import parse_size
 from saveos.core.pagination import decode_cursor, split
 from saveos.core.settings import get_settings
+from saveos.dashboard import queries
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.dashboard.sentences import sentence
 from saveos.hosts.groups import get_group, group_hosts
@@ -23,27 +27,64 @@ router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
 Ref = Annotated[str, Query(max_length=8192)]
 Cursor = Annotated[str, Query(max_length=9000)]
+Typed = Annotated[str, Query(max_length=20)]
 LIMIT = 200
 
 
 @router.get("/files")
 def search(
     page: Reader,
+    *,
     q: Annotated[str, Query(max_length=200)] = "",
     host: Annotated[str, Query(max_length=253)] = "",
     group: Annotated[str, Query(max_length=63)] = "",
+    min_size: Typed = "",
+    max_size: Typed = "",
+    after: Typed = "",
+    before: Typed = "",
 ) -> Response:
     """Find files in the archives of the fleet, also those that are gone from their host."""
-    filters = {"q": q.strip(), "host": host.strip(), "group": group.strip()}
+    given = {"q": q, "host": host, "group": group}
+    given |= {"min_size": min_size, "max_size": max_size, "after": after, "before": before}
+    filters = {name: text.strip() for name, text in given.items()}
     error, hits = "", []
     if filters["q"]:
         try:
             hosts = _hosts(page, filters["host"], filters["group"])
-            home = get_settings().home
-            hits = catalogue.find(page.session, home, page.tenant_id, filters["q"], hosts=hosts, limit=LIMIT)
+            hits = catalogue.find(
+                page.session,
+                get_settings().home,
+                page.tenant_id,
+                filters["q"],
+                hosts=hosts,
+                min_size=_size(filters["min_size"]),
+                max_size=_size(filters["max_size"]),
+                after=_day(filters["after"]),
+                before=_day(filters["before"], end=True),
+                limit=LIMIT,
+            )
         except Problem as problem:
             error = sentence(problem.detail)
-    return page.render("files/search.html", filters=filters, hits=hits, error=error, limit=LIMIT)
+    groups = queries.groups(page.session, page.tenant_id)
+    return page.render("files/search.html", filters=filters, groups=groups, hits=hits, error=error, limit=LIMIT)
+
+
+def _size(text: str) -> int | None:
+    try:
+        return parse_size(text) if text else None
+    except ValueError as error:
+        raise Invalid(gettext("Write sizes as bytes, or as 500k, 10M or 2G.")) from error
+
+
+def _day(text: str, *, end: bool = False) -> datetime | None:
+    """Return when a day begins, or ends, in the reader's zone."""
+    try:
+        day = date.fromisoformat(text) if text else None
+        if day is None or not 1990 <= day.year <= 2200:
+            return None
+    except ValueError as error:
+        raise Invalid(gettext("Write days as 2026-11-23.")) from error
+    return datetime.combine(day, time(23, 59, 59) if end else time(), zone())
 
 
 def _hosts(page: View, host: str, group: str) -> set[uuid.UUID] | None:
@@ -127,7 +168,11 @@ def folder(page: View, archive: Archive, ref: str, cursor: str) -> dict[str, Any
     """Return what the page of an archive shows of one of its folders, from the catalogue."""
     path = catalogue.from_ref(ref)
     after = catalogue.from_ref(str(decode_cursor(cursor, 1)[0])).removeprefix(b"/") if cursor else b""
-    found = catalogue.list_files(page.session, get_settings().home, archive, path, after=after, limit=LIMIT + 1)
+    home, missing, found = get_settings().home, False, []
+    try:
+        found = catalogue.list_files(page.session, home, archive, path, after=after, limit=LIMIT + 1)
+    except NotFound:  # the timeline keeps the folder, and not every archive has it
+        missing = True
     rows, following = split(found, LIMIT, _name)
     here = f"/archives/{archive.id}"
     parts = [part for part in path.split(b"/") if part]
@@ -137,6 +182,7 @@ def folder(page: View, archive: Archive, ref: str, cursor: str) -> dict[str, Any
     ]
     return {
         "crumbs": crumbs,
+        "missing": missing,
         "rows": rows,
         "first_page": url(here, ref=ref) if cursor else "",
         "next_page": url(here, ref=ref, cursor=following) if following else "",
