@@ -289,6 +289,29 @@ def test_several_servers_make_several_repositories(api):
     assert len(api.get("/hosts/web2/policy").json()["rendered"]) == 2
 
 
+def test_a_second_server_costs_the_same_number_of_statements_whatever_the_fleet(api):
+    from sqlalchemy import event
+
+    for name in ("vault1", "vault2"):
+        api.made("/hosts", {"name": name, "is_agent": False, "is_storage_server": True})
+    counts = []
+
+    def count(*_):
+        counts[-1] += 1
+
+    for size in (2, 8):
+        api.made("/policies", {"name": f"p{size}", "sources": ["/etc"], "servers": ["vault1"]})
+        for number in range(size):
+            api.made("/hosts", {"name": f"web{size}-{number}", "policy": f"p{size}"})
+        counts.append(0)
+        event.listen(api.database.engine, "before_cursor_execute", count)
+        assert api.patch(f"/policies/p{size}", {"servers": ["vault1", "vault2"]}).status_code == 200
+        event.remove(api.database.engine, "before_cursor_execute", count)
+        stores = api.get(f"/repositories?host=web{size}-1").json()["items"]
+        assert [each["server"] for each in stores] == ["vault1", "vault2"]
+    assert counts[0] == counts[1]
+
+
 def test_the_next_runs_and_the_load_of_the_fleet(api):
     api.made("/policies", {"name": "p", "sources": ["/etc"], "schedule": "0 * * * *", "jitter_minutes": 60})
     api.made("/hosts", {"name": "web1", "policy": "p"})

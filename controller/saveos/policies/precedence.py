@@ -18,7 +18,6 @@ from saveos.core.database import touch
 from saveos.core.errors import Invalid
 from saveos.hosts import groups
 from saveos.hosts.models import Group, GroupMember, Host
-from saveos.hosts.schemas import RepositoryFor
 from saveos.policies.models import GroupPolicy, Policy, PolicyVersion
 from saveos.policies.schemas import Choice, GroupPolicyOut
 from saveos.repositories import service as repositories
@@ -137,11 +136,11 @@ def ensure_repositories(
     stores = repositories.of_hosts(session, tenant_id, [host.id for host in hosts])
     servers = select(Host.name, Host.id).where(Host.tenant_id == tenant_id, Host.name.in_(policy.servers))
     places = dict(session.execute(servers).all())
-    for host in hosts:
-        there = {store.server_id for store in stores.get(host.id, [])}
-        for name, server_id in places.items():
-            if server_id not in there and server_id != host.id:
-                repositories.create_repository(session, tenant_id, host, RepositoryFor(server=name))
+    there = {(host_id, store.server_id) for host_id, each in stores.items() for store in each}
+    for name, server_id in places.items():
+        lacking = [host for host in hosts if host.id != server_id and (host.id, server_id) not in there]
+        if lacking:
+            repositories.create_on_server(session, tenant_id, lacking, name)
 
 
 def set_group_policy(session: Session, group: Group, policy: Policy | None, priority: int) -> GroupPolicyOut:

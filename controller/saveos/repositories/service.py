@@ -1,7 +1,7 @@
 """Verbs of repositories."""
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -52,6 +52,21 @@ def create_repository(session: Session, tenant_id: uuid.UUID, host: Host, asked:
     session.add(repository)
     session.flush()
     return repository
+
+
+def create_on_server(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Host], ref: str) -> None:
+    """Make a repository on one storage server for each of these agents, which have none there yet.
+
+    A few statements whatever their number. Raises Invalid.
+    """
+    server = _server(session, tenant_id, ref)
+    for host in hosts:
+        _refuse_unreachable(server, host)
+    session.add_all(
+        Repository(tenant_id=tenant_id, host_id=host.id, server_id=server.id, kind="ssh", path="", quota="")
+        for host in hosts
+    )
+    session.flush()
 
 
 def has_storage(session: Session, tenant_id: uuid.UUID) -> bool:
