@@ -7,7 +7,7 @@ import typer
 from saveos.cli import output
 from saveos.cli.client import Client
 from saveos.cli.common import Hosts, Wait, confirm, examples
-from saveos.cli.errors import FINDINGS, REFUSED, USAGE, CommandError
+from saveos.cli.errors import FAILED, FINDINGS, USAGE, CommandError
 from saveos.cli.hosts import hosts
 from saveos.cli.jobs import accepted, follow, outcome, summary
 from saveos.cli.schedules import Parameters, read_parameters
@@ -81,7 +81,7 @@ def bulk(
     if verb == "decommission" and not (yes or dry_run):
         found = client.post("/hosts/bulk", body | {"dry_run": True})
         if not confirm(f"Stop taking care of {found['changed']} hosts? Their archives stay."):
-            raise CommandError("Nothing was changed.", REFUSED)
+            raise CommandError("Nothing was changed.", FAILED)
     _tell(client, client.post("/hosts/bulk", body), wait)
 
 

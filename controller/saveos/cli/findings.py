@@ -204,7 +204,7 @@ def fix_findings(
         hosts = len({each["host"] for each in shown})
         question = f"Mend {len(shown)} findings on {hosts} hosts?"
         if not (check or yes or confirm(question)):
-            raise typer.Exit(FAILED)
+            raise CommandError("Nothing was changed.", FAILED)
         body["matching"] = filters
     else:
         body["findings"] = findings

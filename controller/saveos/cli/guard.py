@@ -20,7 +20,7 @@ from saveos.cli.common import (
     playbook,
     targets,
 )
-from saveos.cli.errors import FINDINGS, USAGE, CommandError
+from saveos.cli.errors import FAILED, FINDINGS, USAGE, CommandError
 from saveos.cli.jobs import accepted
 
 Name = Annotated[str, typer.Argument(help="A host, by name, or a repository's id.", metavar="[NAME]")]
@@ -135,7 +135,7 @@ def approve(
         if not output.is_json():
             _explain(found)
         if not (yes or confirm(f"Approve {reason} for the repository of {found['host']}?")):
-            raise typer.Exit(USAGE)
+            raise CommandError("Nothing was changed.", FAILED)
         digest = found["digest"]
     body = {"reason": reason, "digest": digest, "days": days, "note": note}
     made = client.post(f"/repositories/{found['repository_id']}/approvals", body)
@@ -193,8 +193,8 @@ def undo(
     client = Client()
     found = _find(client, name)
     host = found["host"]
-    if not (check or yes or output.is_json() or confirm(f"Roll the repository of {host} back to {to}?")):
-        raise typer.Exit(USAGE)
+    if not (check or yes or confirm(f"Roll the repository of {host} back to {to}?")):
+        raise CommandError("Nothing was changed.", FAILED)
     body = {
         "targets": {"hosts": [host]},
         "mode": "check" if check else "run",

@@ -70,11 +70,11 @@ def test_an_approval_hands_back_the_digest_that_was_shown(controller, capsys):
 
 
 def test_nothing_is_approved_or_undone_without_a_yes(controller, capsys):
-    for words in (("approve", "web1", "--reason", "vanished"), ("undo", "web1")):
+    for words in (("approve", "web1", "--reason", "vanished"), ("undo", "web1"), ("undo", "web1", "--json")):
         controller.json(200, {"items": [HELD], "next": None})
         assert run("repositories", *words) == 2
         assert "add --yes" in capsys.readouterr().err
-    assert [asked[0] for asked in controller.asked] == ["GET", "GET"]
+    assert [asked[0] for asked in controller.asked] == ["GET"] * 3
 
 
 def test_an_undo_is_a_job_of_the_host(controller):
