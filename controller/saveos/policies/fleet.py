@@ -58,6 +58,7 @@ def role_variables(
     stores = repositories.of_hosts(session, tenant_id, [host.id for host in chosen])
     names = _names(session, tenant_id, (store.server_id for each in stores.values() for store in each))
     policies = _policies(session, tenant_id)
+    tenants = repositories.storage_tenants(session, [host for host in chosen if host.is_storage_server])
     found: dict[uuid.UUID, dict[str, Any]] = {}
     for host in chosen:
         variables: dict[str, Any] = {}
@@ -75,7 +76,7 @@ def role_variables(
             ]
             policy = policies.get(host.policy_id)
             variables |= _policy_variables(policy) if policy else {}
-        if host.is_storage_server and (tenant := repositories.storage_tenant(session, host)):
+        if tenant := tenants.get(host.id):
             variables["server_tenant"] = tenant
         found[host.id] = variables | host.variables
     return found

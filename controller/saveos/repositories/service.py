@@ -80,13 +80,19 @@ def storage_tenant(session: Session, server: Host) -> str:
     Further tenants than the first have their own. What is provisioned keeps what its hosts know: their
     repositories' addresses name that user.
     """
-    told = server.facts.get("server")
-    if isinstance(told, dict):
-        return str(told.get("tenant") or "")
-    first = first_tenant(session)
-    if first is None or first.id == server.tenant_id:
-        return ""
-    return get_tenant(session, server.tenant_id).name
+    return storage_tenants(session, [server])[server.id]
+
+
+def storage_tenants(session: Session, servers: Sequence[Host]) -> dict[uuid.UUID, str]:
+    """Return `storage_tenant` of each server; two queries at most, as all are one tenant's."""
+    told = {server.id: server.facts.get("server") for server in servers}
+    found = {key: str(each.get("tenant") or "") for key, each in told.items() if isinstance(each, dict)}
+    fresh = [server for server in servers if server.id not in found]
+    first = first_tenant(session) if fresh else None
+    for server in fresh:
+        shared = first is None or first.id == server.tenant_id
+        found[server.id] = "" if shared else get_tenant(session, server.tenant_id).name
+    return found
 
 
 def get_repository(session: Session, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> Repository:

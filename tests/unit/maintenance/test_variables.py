@@ -114,7 +114,7 @@ def test_the_number_of_statements_does_not_grow_with_the_hosts(
         counts[-1] += 1
 
     for hosts in (2, 12):
-        enqueue([add_host(f"web{hosts}-{n}") for n in range(hosts)], "provision")
+        enqueue([add_host(f"web{hosts}-{n}", is_storage_server=True) for n in range(hosts)], "provision")
         with database.session() as session:
             (mine,) = queue.claim(session, "w", 30, 1)
         counts.append(0)
