@@ -84,6 +84,12 @@ class Demo(Controller):
         self.password = self.chosen
         return self.chosen
 
+    def keep_settings(self) -> None:
+        """Store where it listens in its home, where `saveos doctor` looks for it."""
+        kept = self.home / "environment"
+        kept.touch(mode=0o600)
+        kept.write_text(f'SAVEOS_LISTEN="{self.environment["SAVEOS_LISTEN"]}"\n')
+
     def is_up(self) -> bool:
         """Whether it answers, whoever started it."""
         with contextlib.suppress(httpx.TransportError, OSError):
@@ -123,6 +129,7 @@ def _make(directory: Path) -> None:
     demo = Demo(directory, gateway)
     say("Starting the controller")
     demo.start()
+    demo.keep_settings()
     demo.post("/policies", POLICY, 201)
     for group in sorted({facts[1] for facts in HOSTS.values() if facts[1]}):
         demo.post("/groups", {"name": group}, 201)

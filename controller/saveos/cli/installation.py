@@ -109,14 +109,22 @@ class Installation:
             lines = self.environment.read_text().splitlines()
         except OSError:
             return {}
-        stored = dict(line.split("=", 1) for line in lines if "=" in line)
-        return {key: json.loads(value) for key, value in stored.items() if key in STORED}
+        stored = dict(line.strip().split("=", 1) for line in lines if "=" in line)
+        return {key: _unquoted(value) for key, value in stored.items() if key in STORED}
 
     def write_environment(self) -> None:
         """Store the settings in force, readable by root only, in systemd's EnvironmentFile form."""
         values = {key: os.environ[key] for key in STORED if os.environ.get(key)}
         text = "".join(f"{key}={json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
         write_private(self.environment, text)
+
+
+def _unquoted(value: str) -> str:
+    """Return a stored value; a person may have written it without quotes, or with single ones."""
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value.strip("'")
+    except ValueError:
+        return value.strip('"')
 
 
 def current() -> Installation:

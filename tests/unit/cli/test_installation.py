@@ -45,6 +45,22 @@ def test_settings_are_stored_privately_and_come_back(tmp_path, monkeypatch):
     assert here.read_environment()["SAVEOS_DATABASE_URL"] == 'postgresql+psycopg://u:p"w=$x@h/d'
 
 
+def test_settings_that_a_person_wrote_are_read(tmp_path):
+    here = Installation(tmp_path)
+    here.environment.write_text(
+        "SAVEOS_LISTEN=127.0.0.1:8123\nSAVEOS_TLS='on'\nSAVEOS_URL=\"https://x\nSAVEOS_FORKS=5\n"
+    )
+    wanted = {
+        "SAVEOS_LISTEN": "127.0.0.1:8123",
+        "SAVEOS_TLS": "on",
+        "SAVEOS_URL": "https://x",
+        "SAVEOS_FORKS": "5",
+    }
+    assert here.read_environment() == {
+        key: value for key, value in wanted.items() if key in installation.STORED
+    }
+
+
 def test_a_relative_home_is_refused(monkeypatch):
     monkeypatch.setenv("SAVEOS_HOME", "data")
     with pytest.raises(CommandError, match="absolute path"):
