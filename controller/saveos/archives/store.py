@@ -595,9 +595,9 @@ class Store:
         there are enough of them, so that a name which all hosts have costs no more. Raises OutOfTime at the
         `deadline`, a moment of time.monotonic.
         """
-        statement, values = _searching(wanted)
         found = []
         with self._until(deadline):
+            statement, values = _searching(wanted, by_folder=self._folder_leads(wanted))
             for uuid, borg_id, path, name, lives, *rest in self._run(statement, values):
                 if not wanted.fits(join(path, name)):
                     continue
@@ -607,6 +607,20 @@ class Store:
         return found
 
     # ---- inside
+
+    def _folder_leads(self, wanted: Wanted) -> bool:
+        """Whether looking into each folder that fits costs less than looking at each name."""
+        if not wanted.folder or any(len(word) >= TRIGRAM for word in wanted.words):
+            return False
+        if not wanted.words:
+            return True
+        values: dict[str, Any] = {}
+        folders = f"SELECT count(*) FROM directories p WHERE {_place(wanted, values)}"
+        found, owners, names = self._one(
+            f"SELECT ({folders}), (SELECT count(*) FROM repositories), (SELECT max(id) FROM names)", values
+        )
+        owners = owners if wanted.repositories is None else len(wanted.repositories)
+        return bool(found * owners * 10 < (names or 0))
 
     def _total(self, repository: str, number: int, path: bytes) -> tuple[int, int]:
         row = self._one(
@@ -668,11 +682,10 @@ class Store:
         return found
 
 
-def _searching(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _searching(wanted: Wanted, *, by_folder: bool) -> tuple[str, dict[str, Any]]:
     """Return the statement of a search, and its values.
 
-    Names of three letters or more are led to by the index; else a folder leads, and else every name is
-    looked at.
+    Names of three letters or more are led to by the index; else a folder leads, or every name is looked at.
     """
     values: dict[str, Any] = {}
     named, tests = _named(wanted, values)
@@ -680,7 +693,7 @@ def _searching(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     versions = "SELECT {0} FROM entries v WHERE v.repository={1}.repository AND v.directory={1}.directory"
     versions += " AND v.name={1}.name AND {2}"
     newest = f"e.first=({versions.format('max(v.first)', '{0}', ' AND '.join(fits))})"
-    if wanted.folder and not named:
+    if by_folder:
         tables = (
             "directories p CROSS JOIN repositories r CROSS JOIN entries e ON e.repository=r.id"
             " AND e.directory=p.id CROSS JOIN names n ON n.id=e.name"
@@ -728,16 +741,20 @@ def _conditions(wanted: Wanted, values: dict[str, Any]) -> tuple[list[str], list
         where.append("r.uuid IN (SELECT value FROM json_each(:repositories))")
         values["repositories"] = json.dumps(list(wanted.repositories))
     if wanted.folder:
-        rooted = wanted.folder.startswith("/")
-        place = "instr(lower(CAST(p.path AS TEXT) || '/'), lower(:folder))"
-        where.append(f"{place} = 1" if rooted else place)
-        values["folder"] = wanted.folder if rooted else f"/{wanted.folder}"
+        where.append(_place(wanted, values))
     for column, low, high in (("size", *wanted.size), ("mtime", *wanted.mtime)):
         for sign, name, bound in ((">=", "from", low), ("<=", "to", high)):
             if bound is not None:
                 fits.append(f"v.{column} {sign} :{column}_{name}")
                 values[f"{column}_{name}"] = bound
     return where, fits
+
+
+def _place(wanted: Wanted, values: dict[str, Any]) -> str:
+    """Return the condition of a folder p."""
+    rooted = wanted.folder.startswith("/")
+    values["folder"] = wanted.folder if rooted else f"/{wanted.folder}"
+    return f"instr(lower(CAST(p.path AS TEXT) || '/'), lower(:folder)) {'= 1' if rooted else '> 0'}"
 
 
 class _Places:

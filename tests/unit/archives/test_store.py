@@ -183,6 +183,10 @@ def test_search_answers_alike_whatever_leads_to_the_names(store):
     def found(**wanted):
         return {each.entry.path for each in store.search(Wanted(**wanted))}
 
+    store.index(OTHER, "2" * 64, 1, items(whole({b"/n%d" % n: (1, 1) for n in range(60)})), complete=True)
+    assert [store._folder_leads(Wanted([word], "/srv/b/")) for word in ("x", "x.c")] == [True, False]
+    assert not store._folder_leads(Wanted(["x"], "/"))
+    assert found(words=["1"], folder="/") == {b"/n%d" % n for n in range(60) if b"1" in b"%d" % n}
     assert found(words=["x"], folder="/etc/") == {b"/etc/nginx", b"/etc/nginx/nginx.conf"}
     assert found(words=["x."], folder="b/") == {b"/srv/b/x.c"}
     assert found(words=["conf"], folder="/ETC/NGINX/") == {b"/etc/nginx/nginx.conf"}
