@@ -87,7 +87,9 @@ def finish(client: Client, *jobs: dict[str, Any]) -> None:
 def _show(client: Client, result: dict[str, Any]) -> None:
     """Print one host's result: its summary in a line, then a line per finding and how to mend it."""
     words = "; ".join(
-        f"{name.replace('_', ' ')} {_value(name, value)}" for name, value in result["summary"].items()
+        f"{name.replace('_', ' ')} {_value(name, value)}"
+        for name, value in result["summary"].items()
+        if value not in ("", None)
     )
     print(f"  {result['host']}: {result['state']}" + (f" ({output.clean(words)})" if words else ""))
     if not any(result[severity] for severity in ("critical", "warning", "info", "fixed")):

@@ -178,7 +178,9 @@ def _line(error: str) -> str:
 
 
 def result_words(result: dict[str, Any]) -> str:
-    """Return what a backup or restore came to on a host, in words; "" for other operations."""
+    """Return what a backup, restore or drill came to on a host, in words; "" for other operations."""
+    if drilled := result.get("drill"):
+        return _drill_words(drilled)
     run = result.get("run") or {}
     restored = run.get("restore")
     if restored:
@@ -196,6 +198,14 @@ def result_words(result: dict[str, Any]) -> str:
             )
         words += [f"warning: {output.clean(warning)}" for warning in (each.get("warnings") or [])[:3]]
     return "; ".join(words)
+
+
+def _drill_words(drilled: dict[str, Any]) -> str:
+    dumps = [dump for each in drilled.get("repositories") or [] for dump in each.get("databases") or []]
+    loaded = sum(dump.get("state") == "proven" for dump in dumps)
+    words = f"{output.clean(drilled.get('state'))}: {drilled.get('sampled')} files restored, "
+    words += f"{drilled.get('compared')} of them compared with the live file"
+    return words + (f", {loaded} of {len(dumps)} dumps loaded" if dumps else "")
 
 
 def require_success(client: Client, job: dict[str, Any]) -> dict[str, Any]:

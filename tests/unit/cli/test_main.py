@@ -185,6 +185,22 @@ def test_an_unreachable_controller_ends_with_4_and_the_playbook(monkeypatch, cap
     assert "ansible-playbook playbooks/site.yml --limit web1 --check --diff" in capsys.readouterr().err
 
 
+def test_a_drill_tells_what_it_proved(controller, capsys):
+    done = JOB | {"operation": "drill", "state": "succeeded", "hosts_done": 1}
+    dumps = [
+        {"kind": "sqlite", "name": "app", "state": "proven"},
+        {"kind": "mongodb", "name": "x", "state": "skipped"},
+    ]
+    drilled = {"state": "partial", "sampled": 20, "compared": 18, "repositories": [{"databases": dumps}]}
+    host = {"name": "web1", "state": "ok", "result": {"drill": drilled}, "counts": {}}
+    controller.json(202, JOB)
+    controller.raw(200, stream(("state", done), ("end", {})), "text/event-stream")
+    controller.json(200, {"items": [host], "next": None})
+    assert run("drills", "run", "web1", "--wait") == 0
+    said = "web1: partial: 20 files restored, 18 of them compared with the live file, 1 of 2 dumps loaded"
+    assert said in capsys.readouterr().out
+
+
 def test_following_says_at_once_that_the_controller_is_away(monkeypatch, capsys):
     monkeypatch.setenv("SAVEOS_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("SAVEOS_TOKEN", "x")
