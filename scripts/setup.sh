@@ -230,7 +230,7 @@ test_all() {
     rm -f .build/tests-*.xml
     say "== pytest: unit, API, architecture, playbooks" # three, because some wait for sleeping processes
     scratch_in_memory
-    pytest -q -n 3 --dist loadfile --junit-xml=.build/tests-fast.xml --ignore tests/lab --ignore tests/dashboard tests || status=1
+    pytest -q -n 3 --dist loadfile --one-engine --junit-xml=.build/tests-fast.xml --ignore tests/lab --ignore tests/dashboard tests || status=1
     say "== pytest: lab; beside it the dashboard and molecule, because hosts are waited for now and then"
     [ -z "$unfit" ] || say "Lab tests are skipped: $unfit."
     beside_the_lab >.build/tests-beside.log 2>&1 &

@@ -84,6 +84,7 @@ def test_a_second_start_changes_nothing(told: str, directory: Path) -> None:
     assert podman("ps", "-q", "--filter", "label=saveos.lab") == before
 
 
+@pytest.mark.thorough
 def test_a_reboot_is_slept_through(told: str, directory: Path) -> None:
     """Containers and controller are gone without a goodbye; the same command brings the same ones back."""
     for host in Lab.attach(directory).hosts.values():

@@ -85,7 +85,9 @@ def opens(fleet, passphrase):
     return on(fleet.web, OPENS, url, stdin=passphrase) == "yes"
 
 
-@pytest.mark.parametrize("point", [2, 3, 6, 7, 10, 12])
+@pytest.mark.parametrize(
+    "point", [2, 7, 12, *(pytest.param(each, marks=pytest.mark.thorough) for each in (3, 6, 10))]
+)
 def test_killed_on_the_way_it_opens_and_is_finished_by_a_heartbeat(keyed, point):
     """Points: journal, new file, changed but not noted, in force, exported, escrowed."""
     fleet, private = keyed

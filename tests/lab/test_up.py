@@ -150,6 +150,7 @@ def test_what_cannot_work_is_a_sentence_and_changes_nothing(machine):
     assert machine.host.sh("ls -A /opt /var/lib; cat /root/.ssh/authorized_keys") == before
 
 
+@AND_WITHOUT_SYSTEMD
 def test_down_stops_and_up_starts(machine):
     assert "is stopped" in machine.saveos("down")
     assert "does not answer" in machine.refused("hosts list")
