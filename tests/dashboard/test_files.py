@@ -43,8 +43,8 @@ def archives(controller: Controller) -> Iterator[list[Archive]]:
     with controller.session() as session:
         with open_store(session, controller.home, one.tenant_id, one.repository_id) as store:
             store.drop(str(one.repository_id))
-        for row in rows:
-            session.get_one(Archive, row.id).catalogue = "none"
+        for row in session.scalars(select(Archive).where(Archive.repository_id == one.repository_id)):
+            row.catalogue = "none"
 
 
 def test_a_file_that_is_gone_is_found_and_restored_in_five_clicks(
@@ -93,6 +93,16 @@ def test_the_timeline_keeps_the_folder_and_compares(
     expect(page.get_by_role("row")).to_have_count(4)
     page.goto(f"{controller.url}/archives/{archives[0].id}?ref={to_ref(b'/srv/zoo')}")
     expect(page.get_by_text("This archive does not have this folder.")).to_be_visible()
+
+
+def test_the_catalogue_is_built_anew_from_an_archive_s_page(
+    controller: Controller, page: Page, archives: list[Archive]
+) -> None:
+    page.goto(f"{controller.url}/archives/{archives[2].id}")
+    page.get_by_text("Build it anew").click()
+    page.get_by_role("button", name="Drop and build anew").click()
+    expect(page.get_by_text("asked for anew")).to_be_visible()
+    expect(page.get_by_text("Build it anew")).to_have_count(0)
 
 
 def test_nothing_found_says_so(controller: Controller, page: Page, archives: list[Archive]) -> None:

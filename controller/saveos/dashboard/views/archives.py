@@ -9,12 +9,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
 
 from saveos.accounts.access import describe
-from saveos.archives import service
+from saveos.archives import catalogue, service
 from saveos.archives.models import Archive
 from saveos.archives.schemas import ArchivePatch
 from saveos.core.errors import NotFound, Problem
 from saveos.core.i18n import gettext
 from saveos.core.pagination import split
+from saveos.core.settings import get_settings
 from saveos.dashboard import actions, forms, queries
 from saveos.dashboard.rendering import View, redirect, url, view
 from saveos.dashboard.sentences import sentence
@@ -25,10 +26,12 @@ from saveos.jobs import service as jobs
 from saveos.jobs.models import ACTIVE, Job
 from saveos.maintenance import care
 from saveos.maintenance.care import Compared
+from saveos.repositories.service import get_repository
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
 Carer = Annotated[View, Depends(view("archives:write"))]
+Keeper = Annotated[View, Depends(view("repositories:write"))]
 Browser = Annotated[View, Depends(view("jobs:write"))]
 Cursor = Annotated[str, Query(max_length=1000)]
 PathIn = Annotated[str, Form(max_length=4096)]
@@ -91,6 +94,7 @@ def _show(
         "can_care": page.actor.may("archives:write"),
         "can_delete": page.actor.may(care.DELETE),
     }
+    can["can_rebuild"] = page.actor.may("repositories:write")
     blank = dict.fromkeys(("action", "new_name", "destination", "database", "copy_name"), "")
     can |= {"care_form": blank | (care_form or {}), "can_replace": page.actor.may(care.REPLACE)}
     can |= {"care_error": care_error, "problems": problems or {}}
@@ -144,6 +148,16 @@ def care_for(
         return _show(page, archive_id, "", "", "", problems=forms.problems(error, {"note", "tags"})[0])
     service.change_archive(page.session, archive, patch)
     describe(page.session, f"archive {archive.name}")
+    return redirect(f"/archives/{archive.id}")
+
+
+@router.post("/archives/{archive_id}/catalogue")
+def rebuild_catalogue(page: Keeper, archive_id: uuid.UUID) -> Response:
+    """Drop the repository's part of the catalogue; its host sends the files of all its archives again."""
+    archive, _ = _find(page, archive_id)
+    repository = get_repository(page.session, page.tenant_id, archive.repository_id)
+    catalogue.rebuild(page.session, get_settings().home, repository)
+    describe(page.session, f"repository {repository.id}")
     return redirect(f"/archives/{archive.id}")
 
 
