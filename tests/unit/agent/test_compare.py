@@ -44,6 +44,8 @@ def test_what_was_added_removed_and_modified_is_told_with_sizes(backed):
     os.utime(backed.sources / "touched", (1, 1))
     (backed.sources / "new").mkdir()
     (backed.sources / "new" / "line\nfeed").write_bytes(b"xyz")
+    for name in (b"odd\xff", b"odd\xfe"):  # Borg prints both alike
+        (backed.sources / "new" / os.fsdecode(name)).write_bytes(b"1")
     (backed.sources / "new" / "skip.tmp").write_bytes(b"x")
     told, found = differences(backed)
     assert found.pop("/gone\ufffd", found.pop("/gone?", None)) == ("removed", "")
@@ -56,15 +58,16 @@ def test_what_was_added_removed_and_modified_is_told_with_sizes(backed):
         "/touched": ("modified", "content"),
         "/new": ("added", ""),
         "/new/line\nfeed": ("added", ""),
+        "/new/odd\ufffd": ("added", ""),
     }
-    assert (told["added"], told["removed"]) == ({"files": 2, "bytes": 3}, {"files": 2, "bytes": 8})
+    assert (told["added"], told["removed"]) == ({"files": 4, "bytes": 5}, {"files": 2, "bytes": 8})
     by_path = {each["path"]: each for each in told["differences"]}
     changed = by_path[f"{backed.sources}/content"]
     assert (changed["size"], changed["now"]) == (4, 6)
     ref = by_path[f"{backed.sources}/new/line\nfeed"]["ref"]
     assert base64.urlsafe_b64decode(ref + "==").endswith(b"/new/line\nfeed")
     _, found = differences(backed, "--path", f"{backed.sources}/new")
-    assert set(found) == {"/new", "/new/line\nfeed"}
+    assert set(found) == {"/new", "/new/line\nfeed", "/new/odd\ufffd"}
 
 
 def test_only_the_first_paths_travel_and_all_are_counted(backed, agent, monkeypatch):

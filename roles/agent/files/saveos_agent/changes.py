@@ -165,33 +165,14 @@ def run_create(spool: str, since: str, argv: list[str]) -> int:
     return status
 
 
-class Changes:
-    """Writes a listing of changes, as the controller reads it. What it cannot tell for sure breaks it."""
+class Printed:
+    """Finds on the host what Borg printed of a path: ? stands for bytes that are no text."""
 
-    def __init__(self, path: Path, since: float) -> None:
-        self.path, self.since, self.broken = path, since, False
-        self._part = path.with_suffix(".part")
+    def __init__(self) -> None:
         self._names: dict[bytes, dict[bytes, list[bytes]]] = {}
-        try:
-            self._file: Any = gzip.open(self._part, "wb", compresslevel=4)
-        except OSError:
-            self.broken = True
 
-    def take(self, line: bytes) -> None:
-        """Take one file_status of Borg's."""
-        try:
-            said = json.loads(line)
-            status, path = str(said["status"]), str(said["path"]).encode("utf-8", "replace")
-            if not path.startswith(b"/") or b"/./" in path:  # a dump's pipe: not where the archive has it
-                self.broken = True
-                return
-            for live in self._live(path):
-                self._write(live, always=status in CHANGED)
-        except (OSError, ValueError, KeyError):
-            self.broken = True
-
-    def _live(self, path: bytes) -> list[bytes]:
-        """Paths that print so: Borg prints ? for bytes that are no text."""
+    def paths(self, path: bytes) -> list[bytes]:
+        """All paths that print so. Raises OSError."""
         found = [b""]
         for part in path.strip(b"/").split(b"/"):
             found = [above + b"/" + name for above in found for name in self._fitting(above or b"/", part)]
@@ -205,6 +186,32 @@ class Changes:
             for name in os.listdir(directory):
                 self._names[directory][os.fsdecode(name).encode("utf-8", "replace")].append(name)
         return self._names[directory][printed]
+
+
+class Changes:
+    """Writes a listing of changes, as the controller reads it. What it cannot tell for sure breaks it."""
+
+    def __init__(self, path: Path, since: float) -> None:
+        self.path, self.since, self.broken = path, since, False
+        self._part = path.with_suffix(".part")
+        self._live = Printed()
+        try:
+            self._file: Any = gzip.open(self._part, "wb", compresslevel=4)
+        except OSError:
+            self.broken = True
+
+    def take(self, line: bytes) -> None:
+        """Take one file_status of Borg's."""
+        try:
+            said = json.loads(line)
+            status, path = str(said["status"]), str(said["path"]).encode("utf-8", "replace")
+            if not path.startswith(b"/") or b"/./" in path:  # a dump's pipe: not where the archive has it
+                self.broken = True
+                return
+            for live in self._live.paths(path):
+                self._write(live, always=status in CHANGED)
+        except (OSError, ValueError, KeyError):
+            self.broken = True
 
     def _write(self, path: bytes, always: bool) -> None:
         try:

@@ -8,6 +8,7 @@ run over the configured sources, so that what a backup would leave out is not ca
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import hashlib
 import json
@@ -18,7 +19,7 @@ from typing import Any, Optional
 
 from saveos_agent.borg import inner_path, list_paths, resolve_archive
 from saveos_agent.canary import canary_file
-from saveos_agent.changes import Names
+from saveos_agent.changes import Names, Printed
 from saveos_agent.errors import EXIT_FAILED, AgentError
 from saveos_agent.output import Output, classify
 from saveos_agent.processes import run_child
@@ -73,8 +74,10 @@ class Comparison:
     def live(self, path: bytes) -> None:
         """Take a path that a backup would take now."""
         path = path.strip(b"/")
-        if not self._inside(path) or hashlib.blake2b(path, digest_size=12).digest() in self._known:
+        digest = hashlib.blake2b(path, digest_size=12).digest()
+        if not self._inside(path) or digest in self._known:
             return
+        self._known.add(digest)
         try:
             found = os.lstat(b"/" + path)
         except OSError:
@@ -120,6 +123,7 @@ def walk(settings: Settings, repository: Repository, found: Comparison) -> None:
     sources = configured(settings, repository, "source_directories")
     excludes = configured(settings, repository, "exclude_patterns")
     caches = configured(settings, repository, "exclude_caches")
+    printed = Printed()
     own = os.fsencode(str(canary_file(settings).parent)).strip(b"/")
 
     def on_line(_: str, text: str) -> None:
@@ -130,7 +134,9 @@ def walk(settings: Settings, repository: Repository, found: Comparison) -> None:
         if data.get("type") == "file_status" and data.get("status") == "-":
             path = os.fsencode(data["path"])
             if not path.strip(b"/").startswith(own):
-                found.live(path)
+                with contextlib.suppress(OSError):  # went meanwhile
+                    for each in printed.paths(path):
+                        found.live(each)
 
     if not sources:
         return
