@@ -1,6 +1,7 @@
 """The catalogue over HTTP: a host sends listings, people browse, compare, find; a killed part is done again."""
 
 import base64
+import errno
 import gzip
 import stat
 import uuid
@@ -213,6 +214,34 @@ def test_a_listing_that_cannot_be_used_says_why_and_is_not_browsed(api, sender):
     assert files(api, sender.id_of(broken)).status_code == 409
 
 
+def test_a_listing_that_cannot_be_taken_over_is_set_aside_and_others_go_on(api, sender):
+    poison = sender.archive()
+    sender.put(poison, gzip.compress(told(b"huge", 2**64)), last="true")  # larger than a store's numbers
+    other = Sender(api, sender.database, sender.home, "web2")
+    assert [each["name"] for each in files(api, other.send(told(b"a"))).json()["items"]] == ["a"]
+    row = api.get(f"/archives/{sender.id_of(poison)}").json()
+    assert (row["catalogue"], row["catalogue_error"]) == ("failed", catalogue.SET_ASIDE)
+    assert sender.wanted()["archive"] is None
+    assert api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None).status_code == 202
+    assert sender.wanted()["archive"] == poison
+    sender.put(poison, gzip.compress(told(b"huge", 1)), last="true")
+    assert catalogue.index_next(sender.database, sender.home)
+    assert [each["name"] for each in files(api, sender.id_of(poison)).json()["items"]] == ["huge"]
+
+
+def test_a_full_disk_sets_no_listing_aside(sender, monkeypatch):
+    borg_id = sender.archive()
+    sender.put(borg_id, gzip.compress(told(b"a")), last="true")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(catalogue, "_index", full)
+        catalogue.index_next(sender.database, sender.home)
+    assert catalogue.index_next(sender.database, sender.home)
+
+
 def test_changes_that_refer_to_nothing_known_are_asked_for_in_full(api, sender):
     archive = sender.send(told(b"a"), base="ab" * 32)
     assert api.get(f"/archives/{archive}").json()["catalogue"] == "none"
@@ -342,6 +371,28 @@ def test_changes_that_do_not_explain_the_number_of_files_are_asked_for_in_full(a
     known = sender.newest()
     kept = sender.send(told(b"d", 5), told(b"e"), base=known, files=4)
     assert [each["name"] for each in files(api, kept).json()["items"]] == ["b", "c", "d", "e"]
+
+
+def test_a_part_that_cannot_forget_archives_does_not_stop_the_others(api, sender, monkeypatch):
+    other = Sender(api, sender.database, sender.home, "web2")
+    for each in (sender, other):
+        each.send(told(b"a"))
+        each.send(told(b"b"))
+        url = f"/agents/catalogue/{each.repository}/living"
+        told_so = api.call("POST", url, json={"archives": [each.newest()]}, token=each.token)
+        assert told_so.status_code == 204
+    forget, forgot = store.Store.forget_archives, []
+
+    def poisoned(self, repository, living):
+        if repository == sender.repository:
+            raise ValueError("poison")
+        forgot.append(repository)
+        forget(self, repository, living)
+
+    monkeypatch.setattr(store.Store, "forget_archives", poisoned)
+    while catalogue.forget_next(sender.database, sender.home):
+        pass
+    assert forgot == [other.repository]
 
 
 def test_an_archive_that_is_gone_leaves_lists_and_the_catalogue(api, sender):

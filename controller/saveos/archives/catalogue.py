@@ -1,6 +1,7 @@
 """Verbs of the catalogue: take listings in, index them, browse, compare, find."""
 
 import base64
+import errno
 import fnmatch
 import logging
 import re
@@ -16,6 +17,7 @@ import sqlcipher3.dbapi2 as sqlite
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from saveos.accounts.keys import data_key
@@ -46,6 +48,11 @@ SHOWN = 200  # entries on a page
 SEARCH_SECONDS = 10  # of one search, in all stores
 PROTECTED = "+"  # a name that begins so is left out by retention
 DAMAGED = "a part of the catalogue cannot be read: build it anew with saveos archives rebuild REPOSITORY"
+SET_ASIDE = (
+    "its listing could not be taken over, the controller's log says why: "
+    "its host sends it again after saveos archives rebuild REPOSITORY"
+)
+LATER = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM}
 
 NOT_INDEXED: dict[type[Exception], tuple[str, str]] = {
     Incomplete: ("none", "files are gone since the archive before; the host lists all"),
@@ -164,7 +171,11 @@ def take(
 
 
 def index_next(database: Database, home: Path) -> bool:
-    """Index the oldest listing that waits; whether there was one. Each step may be killed and is repeated."""
+    """Index the oldest listing that waits; whether there was one. Each step may be killed and is repeated.
+
+    A listing that cannot be taken over is set aside as failed, so that others go on. Raises what passes:
+    a database that is busy, a disk that is full.
+    """
     with database.session() as session:
         query = select(Archive).where(Archive.catalogue == "waiting").order_by(Archive.started_at, Archive.id)
         archive = session.scalar(query.limit(1))
@@ -177,6 +188,11 @@ def index_next(database: Database, home: Path) -> bool:
     except sqlite.DatabaseError as damage:
         log.warning("archive %s: its store cannot be read: %s", archive.name, damage)
         state, error = "failed", DAMAGED
+    except Exception as fault:
+        if _passes(fault):
+            raise
+        log.exception("archive %s: its listing is set aside", archive.name)
+        state, error = "failed", SET_ASIDE
     with database.session(writes=True) as session:
         row = session.get_one(Archive, archive.id)
         row.catalogue, row.catalogue_error = state, error[:500]
@@ -184,6 +200,11 @@ def index_next(database: Database, home: Path) -> bool:
     for each in listings.folder(home, archive.tenant_id, archive.repository_id).glob(f"{archive.borg_id}.*"):
         each.unlink(missing_ok=True)
     return True
+
+
+def _passes(fault: Exception) -> bool:
+    """Whether a fault is the machine's or the database's of the moment, and no listing's."""
+    return isinstance(fault, DBAPIError) or (isinstance(fault, OSError) and fault.errno in LATER)
 
 
 def _take_over(database: Database, home: Path, archive: Archive) -> tuple[str, str]:
@@ -236,7 +257,10 @@ def _index(store: Store, home: Path, archive: Archive, key: bytes, grown: int | 
 
 
 def forget_next(database: Database, home: Path) -> bool:
-    """Drop what only archives held that are gone, for one repository; whether there was one."""
+    """Drop what only archives held that are gone, for one repository; whether there was one.
+
+    A repository whose part cannot be changed is left as it is, so that others go on.
+    """
     gone = (Archive.gone_at.is_not(None), Archive.catalogue == "indexed")
     with database.session() as session:
         archive = session.scalar(select(Archive).where(*gone).limit(1))
@@ -254,6 +278,10 @@ def forget_next(database: Database, home: Path) -> bool:
         raise
     except sqlite.DatabaseError as damage:  # a rebuild asks for none of them
         log.warning("the store of %s cannot be read: %s", archive.repository_id, damage)
+    except Exception as fault:
+        if _passes(fault):
+            raise
+        log.exception("the catalogue's part of %s keeps archives that are gone", archive.repository_id)
     with database.session(writes=True) as session:
         for archive_id in ids:
             session.get_one(Archive, archive_id).catalogue = "none"

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlcipher3.dbapi2 as sqlite
@@ -35,12 +36,14 @@ class Indexer:
 
     def _run(self) -> None:
         while not self._stopping.wait(EVERY):
-            try:
-                while not self._stopping.is_set() and catalogue.index_next(self._database, self._home):
-                    pass
-                while not self._stopping.is_set() and catalogue.forget_next(self._database, self._home):
-                    pass
-            except (OperationalError, sqlite.OperationalError) as error:
-                log.warning("the catalogue waits for its database: %s", error)
-            except Exception:
-                log.exception("the catalogue's loop stumbled; it goes on")
+            for step in (catalogue.index_next, catalogue.forget_next):
+                self._repeat(step)
+
+    def _repeat(self, step: Callable[[Database, Path], bool]) -> None:
+        try:
+            while not self._stopping.is_set() and step(self._database, self._home):
+                pass
+        except (OperationalError, sqlite.OperationalError) as error:
+            log.warning("the catalogue waits for its database: %s", error)
+        except Exception:
+            log.exception("the catalogue's loop stumbled; it goes on")
