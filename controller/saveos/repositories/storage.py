@@ -175,12 +175,13 @@ def daily_growth(points: Sequence[tuple[int, int]]) -> float:
 
 def totals(session: Session, tenant_id: uuid.UUID) -> dict[str, Any]:
     """Return how many repositories there are in each state, and what they hold together."""
+    state = func.coalesce(GuardState.state, "")
     query = (
-        select(func.coalesce(GuardState.state, ""), func.count(), func.sum(Repository.size))
+        select(state, func.count(), func.sum(Repository.size))
         .select_from(Repository)
         .outerjoin(GuardState, GuardState.repository_id == Repository.id)
         .where(Repository.tenant_id == tenant_id)
-        .group_by(func.coalesce(GuardState.state, ""))
+        .group_by(state)
     )
     rows = session.execute(query).all()
     failing = (
