@@ -1,13 +1,17 @@
 """Every error is a problem document, with its request id; headers are on every answer; probes and metrics."""
 
 import asyncio
+import importlib
+import pkgutil
 from datetime import UTC, datetime
 
 import httpx
 import pytest
+from fastapi import APIRouter
 from saveos.alerts.service import open_alert
 from saveos.core import web
 from saveos.core.clock import now
+from saveos.dashboard import views
 from saveos.hosts.models import Host
 from saveos.jobs import workers
 from sqlalchemy import select
@@ -50,6 +54,22 @@ def test_no_list_stumbles_over_a_filter_that_no_database_takes(api, application)
     }
     assert len(asked) > 50
     assert [path for path in sorted(asked) if api.get(path).status_code >= 500] == []
+
+
+def test_no_page_stumbles_over_a_filter_that_no_database_takes(api):
+    api.client.raise_server_exceptions = False
+    headers = {"Authorization": f"Bearer {api.token}", "Accept": "text/html"}
+    asked = {
+        path
+        for view in pkgutil.iter_modules(views.__path__, f"{views.__name__}.")
+        for route in getattr(importlib.import_module(view.name), "router", APIRouter()).routes
+        if "GET" in route.methods and "{" not in route.path and route.path != "/events"
+        for path in (route.path, *(f"{route.path}?{each.alias}=%00" for each in route.dependant.query_params))
+    }
+    assert "/jobs?host=%00" in asked and "/settings/recovery?state=%00" in asked
+    answers = {path: api.client.get(path, headers=headers).status_code for path in sorted(asked)}
+    assert answers["/jobs?host=%00"] == answers["/settings/recovery?state=%00"] == 422
+    assert [path for path, status in answers.items() if status >= 500] == []
 
 
 def test_what_is_no_id_and_no_field_is_said_in_words(api):

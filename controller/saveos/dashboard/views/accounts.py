@@ -12,6 +12,7 @@ from saveos.accounts.models import Tenant, User
 from saveos.checkins import service as checkins
 from saveos.core import i18n, tls
 from saveos.core.errors import Forbidden, Invalid, Problem
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_cursor, split
 from saveos.core.web import StateDep, check_same_origin
 from saveos.dashboard import queries
@@ -21,7 +22,7 @@ from saveos.secrets import service as secrets
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=1000)]
-Filter = Annotated[str, Query(max_length=1000)]
+Cursor = Annotated[str, Query(max_length=1000)]
 MIN_PASSWORD = 10
 MAX_TOKENS = 100
 LIMIT = 50
@@ -182,7 +183,7 @@ def _settings(page: View, state: StateDep, problems: dict[str, str]) -> Response
 
 @router.get("/settings/recovery")
 def list_escrows(
-    page: Annotated[View, Depends(view("system:read"))], state: Filter = "", cursor: Filter = ""
+    page: Annotated[View, Depends(view("system:read"))], state: Filter = "", cursor: Cursor = ""
 ) -> Response:
     """List repositories with the state of their escrow, by host."""
     found = queries.escrows(page.session, page.tenant_id, state=state, after=_after(cursor), limit=LIMIT + 1)

@@ -14,6 +14,7 @@ from saveos.alerts.schemas import AlertOut
 from saveos.core.clock import now
 from saveos.core.errors import NotFound
 from saveos.core.i18n import gettext
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_id, split
 from saveos.dashboard import queries, told, words
 from saveos.dashboard.rendering import View, environment, url, view
@@ -21,7 +22,6 @@ from saveos.dashboard.rendering import View, environment, url, view
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("alerts:read"))]
 Writer = Annotated[View, Depends(view("alerts:write"))]
-Typed = Annotated[str, Query(max_length=253)]
 Hours = Annotated[Literal["1", "24", "168"], Form()]
 LIMIT = 50
 
@@ -32,8 +32,8 @@ def list_alerts(
     *,
     state: Literal["", "open", "acknowledged", "muted", "resolved"] = "",
     severity: Literal["", "critical", "warning", "info"] = "",
-    rule: Typed = "",
-    host: Typed = "",
+    rule: Filter = "",
+    host: Filter = "",
     cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> Response:
     """List alerts of a state, or all that are not resolved, newest first."""

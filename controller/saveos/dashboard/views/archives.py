@@ -14,6 +14,7 @@ from saveos.archives.models import Archive
 from saveos.archives.schemas import ArchivePatch
 from saveos.core.errors import NotFound, Problem
 from saveos.core.i18n import gettext
+from saveos.core.inputs import Filter
 from saveos.core.pagination import split
 from saveos.core.settings import get_settings
 from saveos.dashboard import actions, forms, queries
@@ -42,7 +43,7 @@ KINDS = {"d": "dir", "l": "link"}
 
 @router.get("/archives")
 def list_archives(
-    page: Reader, host: Annotated[str, Query(max_length=253)] = "", cursor: Cursor = ""
+    page: Reader, host: Filter = "", cursor: Cursor = ""
 ) -> Response:
     """List the archives of all hosts or of one."""
     name = host.strip()

@@ -13,6 +13,7 @@ from saveos.accounts.access import describe
 from saveos.accounts.models import Tenant
 from saveos.core.errors import Problem
 from saveos.core.i18n import gettext
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_id, split
 from saveos.core.web import StateDep
 from saveos.dashboard import queries
@@ -134,7 +135,7 @@ def _problems(error: ValidationError | Problem) -> tuple[dict[str, str], str]:
 
 
 @router.get("/hosts/enrol/waiting")
-def list_registrations(page: Reader, token: Cursor = "", state: Cursor = "", cursor: Cursor = "") -> Response:
+def list_registrations(page: Reader, token: Filter = "", state: Filter = "", cursor: Cursor = "") -> Response:
     """List the hosts that asked to join, newest first; of one token, or of all."""
     try:
         token_id = uuid.UUID(token) if token else None

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from saveos.core.i18n import gettext
+from saveos.core.inputs import Filter
 from saveos.dashboard import queries
 from saveos.dashboard.rendering import View, operation, target, url, view
 from saveos.hosts import service as hosts
@@ -17,7 +18,7 @@ MOST = 24  # shown
 
 @router.get("/find")
 def find(
-    page: Annotated[View, Depends(view("hosts:read"))], q: Annotated[str, Query(max_length=253)] = ""
+    page: Annotated[View, Depends(view("hosts:read"))], q: Filter = ""
 ) -> Response:
     """Find pages, hosts and jobs; without words, the places one goes to most."""
     wish = q.strip().lower()

@@ -14,6 +14,7 @@ from saveos.checkins.schemas import HeartbeatTold
 from saveos.checkins.service import SKEW_SECONDS
 from saveos.core.clock import now
 from saveos.core.i18n import SIZE_UNITS, gettext, language
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_id, decode_time_and_id, encode_cursor, split, time_and_id
 from saveos.dashboard import queries, told, words
 from saveos.dashboard.rendering import View, redirect, url, view
@@ -29,7 +30,6 @@ from saveos.secrets import service as secrets
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("hosts:read"))]
 Writer = Annotated[View, Depends(view("hosts:write"))]
-Filter = Annotated[str, Query(max_length=253)]
 LIMIT = 50
 
 

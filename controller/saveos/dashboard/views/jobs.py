@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from saveos.accounts.access import Actor, describe, require
 from saveos.archives.models import Archive
 from saveos.core.i18n import gettext, number, size
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_id, encode_cursor
 from saveos.core.web import State, StateDep
 from saveos.dashboard import actions, measured, queries, words
@@ -21,7 +22,6 @@ from saveos.maintenance import service as maintenance
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("jobs:read"))]
 Writer = Annotated[View, Depends(view("jobs:write"))]
-Filter = Annotated[str, Query(max_length=253)]
 LIMIT = 50
 GRID_HOSTS = 100
 GRID_TASKS = 60

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
 
 from saveos.core.i18n import gettext
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_id, split
 from saveos.core.settings import get_settings
 from saveos.dashboard import actions, words
@@ -23,7 +24,7 @@ Kind = Literal["passphrase", "ssh-key", "agent-token", "escrow"]
 def list_secrets(
     page: Keeper,
     kind: Kind | Literal[""] = "",
-    host: Annotated[str, Query(max_length=253)] = "",
+    host: Filter = "",
     cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> Response:
     """List what hosts hold and the controller's own keys."""

@@ -13,6 +13,7 @@ from saveos.accounts.access import describe
 from saveos.core.clock import now
 from saveos.core.errors import Problem
 from saveos.core.i18n import SIZE_UNITS, gettext, language
+from saveos.core.inputs import Filter
 from saveos.core.pagination import decode_id, split
 from saveos.dashboard import actions, words
 from saveos.dashboard.rendering import View, redirect, url, view
@@ -28,7 +29,6 @@ Operator = Annotated[View, Depends(view("jobs:write"))]
 Approver = Annotated[View, Depends(view("repositories:approve"))]
 Undoer = Annotated[View, Depends(view("repositories:undo"))]
 Typed = Annotated[str, Form(max_length=253)]
-Chosen = Annotated[str, Query(max_length=253)]
 State = Literal["", "held", "damaged", "missing", "approved", "ok", "compacted", "broken"]
 LIMIT = 50
 DAYS = 90
@@ -38,8 +38,8 @@ DAYS = 90
 def list_storage(
     page: Reader,
     state: State = "",
-    server: Chosen = "",
-    host: Chosen = "",
+    server: Filter = "",
+    host: Filter = "",
     cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> Response:
     """Show servers with their forecast, and repositories with what guards say of them."""
