@@ -31,6 +31,25 @@ def test_hooks_are_sealed_and_never_shown(api):
     assert api.patch("/policies/p", {"hooks": {}}).json()["hooks"]["before"] == 0
 
 
+def test_a_policy_that_does_not_open_is_listed_as_unreadable_beside_the_others(api):
+    from saveos.policies.models import Policy
+    from sqlalchemy import update
+
+    for name in ("bad", "good"):
+        api.made("/policies", {"name": name, "sources": ["/etc"], "hooks": {"before": ["true"]}})
+    with api.database.session() as session:
+        session.execute(update(Policy).where(Policy.name == "bad").values(hooks=b"1" * 60))
+    shown = {each["name"]: each for each in api.get("/policies").json()["items"]}
+    assert (shown["good"]["unreadable"], shown["good"]["hooks"]["before"]) == ("", 1)
+    assert shown["bad"]["unreadable"].startswith("the commands of policy bad do not open")
+    headers = {"Authorization": f"Bearer {api.token}", "Accept": "text/html"}
+    for page in ("/policies", f"/policies/{shown['bad']['id']}"):
+        answer = api.client.get(page, headers=headers)
+        assert answer.status_code == 200 and "The commands of policy bad do not open" in answer.text
+    refused = api.patch("/policies/bad", {"jitter_minutes": 5})
+    assert (refused.status_code, refused.json()["detail"]) == (409, shown["bad"]["unreadable"])
+
+
 def test_there_is_always_one_default_and_a_policy_in_use_stays(api):
     api.made("/policies", {"name": "p", "sources": ["/etc"], "is_default": True})
     assert api.get("/policies/default").json()["is_default"] is False
@@ -59,7 +78,7 @@ def test_there_is_always_one_default_and_a_policy_in_use_stays(api):
         ({"sources": ["/etc"], "retention": {"keep_within": "soon"}}, "retention.keep_within", "pattern"),
         ({"sources": ["/etc"], "compression": "zip"}, "compression", "Borg"),
         ({"sources": ["/etc"], "overrides": {"commands": []}}, "overrides", "hooks"),
-        ({"sources": ["/etc"], "hooks": {"sometimes": []}}, "hooks.sometimes", "extra"),
+        ({"sources": ["/etc"], "hooks": {"sometimes": []}}, "hooks.sometimes", "no such field"),
     ],
 )
 def test_bad_policies_are_refused(api, body, field, words):

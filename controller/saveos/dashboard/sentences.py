@@ -25,7 +25,15 @@ SERVICES = (
     mark("this takes too long: say three letters of the name or more, its folder, or a host"),
     mark("the catalogue is busy taking an archive over: try again in a minute"),
     mark("a part of the catalogue cannot be read: build it anew with saveos archives rebuild REPOSITORY"),
+    mark(
+        "its listing could not be taken over, the controller's log says why:"
+        " its host sends it again after saveos archives rebuild REPOSITORY"
+    ),
     mark("there is no channel {name}"),
+    mark(
+        "the commands of policy {name} do not open with this controller's key:"
+        " restore the controller with the key that sealed them, or make the policy anew"
+    ),
     mark("a schedule has five fields, such as 0 2 * * *; {expression} has {count}"),
     mark("name a day of month or a day of week, not both: cron and systemd disagree on both"),
     mark("the schedule {expression} never fires: that day does not exist"),

@@ -238,7 +238,7 @@ def database_key(database: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class PolicyOut(BaseModel):
-    """A policy; of its hooks only how many there are."""
+    """A policy; of its hooks only how many there are. `unreadable` says why its hooks cannot be counted."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -260,6 +260,7 @@ class PolicyOut(BaseModel):
     drill_sandbox: str
     catalogue: str
     hooks: dict[str, int]
+    unreadable: str = ""
     databases: list[DatabaseOut]
     servers: list[str]
     overrides: dict[str, Any]

@@ -26,7 +26,7 @@ from saveos.policies.schemas import (
     PolicyPatch,
     database_key,
 )
-from saveos.policies.versions import database_passwords, hooks_of, seal_hooks, seal_passwords
+from saveos.policies.versions import Unreadable, database_passwords, hooks_of, seal_hooks, seal_passwords
 
 __all__ = [
     "assign",
@@ -205,7 +205,10 @@ def _describe(session: Session, policy: Policy, hosts: int) -> PolicyOut:
     columns = {
         name: getattr(policy, name) for name in PolicyOut.model_fields if name in Policy.__mapper__.columns
     }
-    columns["hooks"] = {kind: len(commands) for kind, commands in hooks_of(session, policy).items()}
+    try:
+        columns["hooks"] = {kind: len(commands) for kind, commands in hooks_of(session, policy).items()}
+    except Unreadable as problem:
+        columns |= {"hooks": {}, "unreadable": problem.detail}
     columns["databases"] = [DatabaseOut(**each) for each in policy.databases]
     return PolicyOut(**columns, hosts=hosts, next_run_at=next_run(policy.schedule, now(), policy.zone))
 

@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.keys import seal_for, unseal_for
-from saveos.core.errors import NotFound
+from saveos.core.errors import Conflict, NotFound
+from saveos.core.security import CannotOpen
 from saveos.hosts.models import Host
 from saveos.policies.models import Policy, PolicyVersion
 from saveos.policies.schemas import Change, DiffOut, VersionOut
@@ -39,14 +40,26 @@ FIELDS = (
 NOT_ON_HOSTS = ("name", "grace_minutes", "hooks", "drill_every_days", "drill_sample", "drill_sandbox")
 NO_HOOKS: dict[str, list[str]] = {"before": [], "after": [], "on_error": []}
 
+UNREADABLE = (
+    "the commands of policy {name} do not open with this controller's key: "
+    "restore the controller with the key that sealed them, or make the policy anew"
+)
+
 Secrets = dict[str, Any]
 
 
+class Unreadable(Conflict):
+    """A policy whose secrets do not open."""
+
+
 def hooks_of(session: Session, policy: Policy) -> dict[str, list[str]]:
-    """Return a policy's commands, opened. They are secret: for the host's play only."""
+    """Return a policy's commands, opened. They are secret: for the host's play only. Raises Unreadable."""
     if policy.hooks is None:
         return {name: [] for name in NO_HOOKS}
-    opened = unseal_for(session, policy.tenant_id, ("policies", policy.id, "hooks"), policy.hooks)
+    try:
+        opened = unseal_for(session, policy.tenant_id, ("policies", policy.id, "hooks"), policy.hooks)
+    except CannotOpen as error:
+        raise Unreadable(UNREADABLE.format(name=policy.name)) from error
     hooks: dict[str, list[str]] = json.loads(opened)
     return hooks
 
