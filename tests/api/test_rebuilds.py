@@ -125,6 +125,18 @@ def test_a_sandbox_that_is_not_well_fails_the_rebuild(web1: Any) -> None:
     assert (rebuild["state"], rebuild["error"]) == ("failed", "sandbox: The disk is full")
 
 
+def test_a_rebuild_that_stumbles_ends_and_says_where_to_look(
+    web1: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_arguments: Any) -> str:
+        raise RuntimeError("poison")
+
+    monkeypatch.setattr(rebuilds, "_fault", stumble)
+    rebuild = end_step(web1, begin(web1))
+    told = "provision: stumbled, the controller's log says why"
+    assert (rebuild["state"], rebuild["error"], rebuild["steps"]) == ("failed", told, [])
+
+
 def test_a_step_that_fails_ends_the_rebuild_with_its_reason(web1: Any) -> None:
     rebuild = end_step(web1, begin(web1), "failed")
     assert (rebuild["state"], rebuild["error"]) == ("failed", "provision: spare is broken")

@@ -1,5 +1,6 @@
 """The one door to the database: engine, sessions, column types and the declarative base."""
 
+import logging
 import sqlite3
 import time
 import uuid
@@ -11,6 +12,7 @@ from typing import Any
 import uuid_utils.compat
 from sqlalchemy import JSON, DateTime, Engine, MetaData, Uuid, create_engine, event
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
@@ -66,6 +68,25 @@ class HasId:
 
 
 Topics = frozenset[tuple[uuid.UUID, str]]
+
+log = logging.getLogger(__name__)
+
+
+def apart(session: Session, what: str, step: Callable[[], object]) -> bool:
+    """Do what concerns one row in a savepoint of its own; return whether it could be done.
+
+    A fault is logged with `what` and undone, so that other rows go on. Raises OperationalError, which is the
+    database's fault and no row's.
+    """
+    try:
+        with session.begin_nested():
+            step()
+    except OperationalError:
+        raise
+    except Exception:
+        log.exception("%s stumbled; others go on", what)
+        return False
+    return True
 
 
 def touch(session: Session, tenant_id: uuid.UUID, topic: str) -> None:

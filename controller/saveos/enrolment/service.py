@@ -9,6 +9,7 @@ Changes are told to the topic `registrations`.
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from saveos.accounts.models import Tenant, Token
 from saveos.accounts.service import record
 from saveos.core import security
 from saveos.core.clock import now
-from saveos.core.database import touch
+from saveos.core.database import apart, touch
 from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from saveos.enrolment.door import Door, token_text
 from saveos.enrolment.models import EnrolmentToken, Registration
@@ -298,10 +299,9 @@ def advance(session: Session) -> int:
     query = select(Registration).where(Registration.state.in_(("approved", "provisioning")), _may_move())
     rows = session.scalars(query.order_by(Registration.id).limit(100).with_for_update(skip_locked=True)).all()
     for row in rows:
-        if row.state == "approved":
-            _provision(session, row)
-        else:
-            _judge(session, row)
+        step = _provision if row.state == "approved" else _judge
+        if not apart(session, f"registration {row.id}", partial(step, session, row)):
+            row.state, row.reason = "failed", "its provisioning stumbled, the controller's log says why"
         touch(session, row.tenant_id, TOPIC)
     return len(rows)
 

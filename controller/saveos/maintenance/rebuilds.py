@@ -8,6 +8,7 @@ was, and no step is started twice.
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -20,7 +21,7 @@ from saveos.alerts.rules import one_line
 from saveos.archives.models import Archive
 from saveos.archives.service import latest_archive
 from saveos.core.clock import now
-from saveos.core.database import touch
+from saveos.core.database import apart, touch
 from saveos.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from saveos.core.inputs import RequestModel
 from saveos.hosts.models import Host
@@ -218,7 +219,8 @@ def advance(session: Session) -> int:
     query = select(Rebuild).where(_may_move()).order_by(Rebuild.id).limit(20)
     rows = session.scalars(query.with_for_update(skip_locked=True)).all()
     for rebuild in rows:
-        _move(session, rebuild)
+        if not apart(session, f"rebuild {rebuild.id}", partial(_move, session, rebuild)):
+            _end(session, rebuild, f"{rebuild.step}: stumbled, the controller's log says why")
     return len(rows)
 
 

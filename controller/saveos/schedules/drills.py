@@ -4,6 +4,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from saveos.alerts.service import open_alert, resolve_alert
 from saveos.core.clock import now
-from saveos.core.database import Database
+from saveos.core.database import Database, apart
 from saveos.core.errors import Problem
 from saveos.hosts.models import Host
 from saveos.maintenance import service as maintenance
@@ -38,7 +39,14 @@ def fire_drills(database: Database, at: datetime | None = None) -> int:
         for host in hosts:
             host.drill_due_at = at + AGAIN  # a drill that is told puts it further away
             by_policy.setdefault(host.policy_id, []).append(host)
-        return sum(_start(session, session.get_one(Policy, each), mine) for each, mine in by_policy.items())
+        started: list[int] = []
+
+        def start(policy_id: uuid.UUID | None, mine: Sequence[Host]) -> None:
+            started.append(_start(session, session.get_one(Policy, policy_id), mine))
+
+        for each, mine in by_policy.items():
+            apart(session, f"the drills of policy {each}", partial(start, each, mine))
+        return sum(started)
 
 
 def _due(at: datetime) -> tuple[Any, ...]:

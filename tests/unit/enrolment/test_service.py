@@ -89,6 +89,24 @@ def test_a_worker_takes_a_registration_to_its_end(database, approved, start_work
     assert jobs.get(row.job_id).trigger == "enrolment"
 
 
+def test_a_registration_that_stumbles_does_not_stop_the_others(database, approved, monkeypatch):
+    poison, sound = approved(2)
+    start = service.maintenance.start
+
+    def stumble(session, tenant_id, operation, targets, **more):
+        if targets.hosts == [str(session.get_one(Registration, poison).host_id)]:
+            raise RuntimeError("poison")
+        return start(session, tenant_id, operation, targets, **more)
+
+    monkeypatch.setattr(service.maintenance, "start", stumble)
+    with database.session(writes=True) as session:
+        assert service.advance(session) == 2
+    with database.session() as session:
+        assert not service.any_to_advance(session)
+        bad, good = (session.get_one(Registration, each) for each in (poison, sound))
+    assert (bad.state, good.state) == ("failed", "provisioning")
+
+
 def test_a_provisioning_that_cannot_start_is_told(database, approved):
     (identity,) = approved(1)
     with database.session() as session:

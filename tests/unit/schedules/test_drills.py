@@ -13,8 +13,10 @@ from saveos.hosts.service import proof_of
 from saveos.jobs.models import Job
 from saveos.maintenance.results import Drilled, _keep_drill
 from saveos.policies import precedence, service
+from saveos.policies.models import Policy
 from saveos.policies.schemas import PolicyPatch
 from saveos.repositories.models import Repository
+from saveos.schedules import drills
 from saveos.schedules.drills import fire_drills
 from sqlalchemy import select
 
@@ -78,6 +80,27 @@ def test_hosts_are_drilled_so_many_days_after_their_last_drill(fleet: Fleet) -> 
     fleet.drilled("web1")
     fleet.policy(drill_every_days=0)
     assert fire_drills(fleet.database, now() + 400 * DAY) == 0
+
+
+def test_a_policy_whose_drills_stumble_does_not_stop_the_others(
+    fleet: Fleet, tenant_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.policy(drill_every_days=1)
+    with fleet.database.session(writes=True) as session:
+        poison = Policy(tenant_id=tenant_id, name="poison", sources=["/etc"], drill_every_days=1)
+        session.add(poison)
+        session.flush()
+        session.scalars(select(Host).where(Host.name == "web1")).one().policy_id = poison.id
+    start = drills._start
+
+    def stumble(session: Any, policy: Policy, hosts: Any) -> int:
+        if policy.name == "poison":
+            raise RuntimeError("poison")
+        return start(session, policy, hosts)
+
+    monkeypatch.setattr(drills, "_start", stumble)
+    assert fire_drills(fleet.database, now()) == 1
+    assert [hosts for hosts, *_ in fleet.jobs()] == [["web2"]]
 
 
 def test_a_host_that_was_never_backed_up_or_is_paused_is_left_alone(fleet: Fleet) -> None:
