@@ -199,3 +199,30 @@ def test_a_text_difference_is_a_download_of_one_file(api, sender):
     assert api.patch("/settings", {"content_through_controller": False}).is_success
     answer = api.post(url, {"path": "/etc/note"})
     assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (403, "content-off")
+
+
+def test_the_text_of_a_file_is_a_download_of_it_alone(api, sender):
+    archive = sender.send(told(b"etc/note"))
+    url = f"/archives/{archive}/text"
+    for role, status in (("viewer", 403), ("operator", 403), ("admin", 202)):
+        assert api.post(url, {"path": "/etc/note"}, token=api.token_of(role)).status_code == status
+    ref = catalogue.to_ref(b"/etc/odd\xff")
+    answer = api.post(url, {"ref": ref})
+    assert answer.status_code == 202, answer.text
+    made = answer.json()["restore"]
+    assert (made["kind"], made["refs"]) == ("download", [ref])
+    with sender.database.session() as session:
+        job = session.get_one(Job, uuid.UUID(made["job_id"]))
+        asked = [job.parameters[name] for name in ("ref", "other", "transfer")]
+        assert (job.operation, asked) == ("diff", [ref, "none", made["id"]])
+    act = api.get("/audit?limit=1").json()["items"][0]
+    assert (act["object"], act["detail"]["path"]) == (f"restore:{made['id']}", "/etc/odd\ufffd")
+    for body in ({"path": "/"}, {}, {"path": "/a", "ref": ref}, {"path": "/a", "other": archive}):
+        assert api.post(url, body).status_code == 422, body
+    assert api.patch("/settings", {"content_through_controller": False}).is_success
+    answer = api.post(url, {"path": "/etc/note"})
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (403, "content-off")
+    assert api.patch("/settings", {"content_through_controller": True}).is_success
+    with sender.database.session(writes=True) as session:
+        session.get_one(Archive, uuid.UUID(archive)).gone_at = now()
+    assert api.post(url, {"path": "/etc/note"}).status_code == 409

@@ -12,6 +12,7 @@ BODIES = {
     ("PATCH", "/api/v1/archives/{archive_id}"): {"note": "x"},
     ("POST", "/api/v1/archives/{archive_id}/care"): {"action": "protect"},
     ("POST", "/api/v1/archives/{archive_id}/diff"): {"path": "/etc/hosts"},
+    ("POST", "/api/v1/archives/{archive_id}/text"): {"path": "/etc/hosts"},
     ("POST", "/api/v1/agents/catalogue/{repository_id}/living"): {"archives": []},
     ("PATCH", "/api/v1/users/{user_id}"): {"role": "viewer"},
     ("PATCH", "/api/v1/schedules/{schedule}"): {"jitter_seconds": 1},

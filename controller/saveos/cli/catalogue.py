@@ -1,4 +1,4 @@
-"""Commands about files in archives: list, versions, compare, find."""
+"""Commands about files in archives: list, show, versions, compare, find."""
 
 import os
 import stat
@@ -108,10 +108,23 @@ def diff_file(
     client = Client()
     body = named(path) | ({} if other == "host" else {"other": other})
     made = client.post(f"/archives/{segment(archive)}/diff", body, once=True)
+    _print_text(client, made, "difference")
+
+
+@archives.command("show-file", epilog=examples("saveos archives show-file 0199a7c4-… /etc/hosts"))
+def show_file(archive: Archive, path: PathOf) -> None:
+    """Show the text of one small file. It passes the controller's memory only; needs `download`."""
+    client = Client()
+    made = client.post(f"/archives/{segment(archive)}/text", named(path), once=True)
+    _print_text(client, made, "text")
+
+
+def _print_text(client: Client, made: dict[str, Any], name: str) -> None:
+    """Print what a host sends of a file, or emit it as `name`."""
     with client.content(f"/restores/{segment(made['restore']['id'])}/content") as (_, pieces):
         text = b"".join(pieces).decode(errors="replace")
     if output.is_json():
-        output.emit({"difference": text})
+        output.emit({name: text})
     else:
         print("\n".join(output.clean(line) for line in text.splitlines()))
 

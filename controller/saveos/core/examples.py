@@ -66,6 +66,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/archives/{archive_id}"): {"note": "before the upgrade", "tags": ["release"]},
     ("POST", "/archives/{archive_id}/care"): {"action": "rename", "new_name": "release-1.0"},
     ("POST", "/archives/{archive_id}/diff"): {"path": "/etc/hosts"},
+    ("POST", "/archives/{archive_id}/text"): {"path": "/etc/hosts"},
     ("POST", "/restores"): {
         "host": "web1",
         "archive": "latest",

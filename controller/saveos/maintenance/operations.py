@@ -153,7 +153,7 @@ OPERATIONS = {
         Operation(
             "diff",
             "diff.yml",
-            "Send how the text of a file differs to who reads it",
+            "Send the text of a file, or how it differs, to who reads it",
             DiffParameters,
             right="restores:write",  # and download: see care.needed_rights
             idempotent=False,  # its reader is gone by then

@@ -243,7 +243,7 @@ class DatabaseParameters(RequestModel):
 
 
 class DiffParameters(RequestModel):
-    """The file whose text is compared, and the transfer whose reader gets the difference."""
+    """The file whose text is compared (`other` none: shown), and the transfer whose reader gets it."""
 
     archive: ArchiveReference
     other: ArchiveReference = "host"

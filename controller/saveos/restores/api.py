@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 
 from saveos.accounts.access import Actor, require
 from saveos.accounts.access import describe as note
@@ -24,6 +25,7 @@ from saveos.restores.schemas import (
     RestoreCreated,
     RestoreIn,
     RestoreOut,
+    TextIn,
 )
 from saveos.secrets.schemas import EscrowState
 
@@ -99,13 +101,39 @@ def create_difference(
     body: DifferenceIn,
 ) -> RestoreCreated:
     """Compare the text of one small file; GET /restores/{id}/content of what comes back gives it."""
+    return _ask_text(request, session, actor, archive_id, body, body.other)
+
+
+@router.post("/archives/{archive_id}/text", status_code=202)
+def create_text(
+    request: Request,
+    session: SessionDep,
+    actor: Annotated[Actor, Depends(require("download"))],
+    archive_id: uuid.UUID,
+    body: TextIn,
+) -> RestoreCreated:
+    """Show the text of one small file; GET /restores/{id}/content of what comes back gives it."""
+    return _ask_text(request, session, actor, archive_id, body, None, alone=True)
+
+
+def _ask_text(
+    request: Request,
+    session: Session,
+    actor: Actor,
+    archive_id: uuid.UUID,
+    body: TextIn,
+    other: uuid.UUID | None,
+    *,
+    alone: bool = False,
+) -> RestoreCreated:
     ref = body.ref or to_ref(body.path.encode())
     restore, job = differences.request(
         session,
         actor.tenant_id,
         archive_id,
-        body.other,
+        other,
         ref,
+        alone=alone,
         requested_by=actor.name,
         trigger=door(request, actor),
     )

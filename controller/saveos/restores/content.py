@@ -31,7 +31,7 @@ AGENT_SECONDS = 20.0  # an agent asks again
 LOOK_SECONDS = 2.0  # between looks at whether the job still goes on
 UNDER_WAY = ("queued", "running")
 TYPES = {"tar": "application/x-tar", "tar.gz": "application/gzip", "tar.zst": "application/zstd"}
-TYPES["diff"] = "text/plain; charset=utf-8"
+TYPES["diff"] = TYPES["txt"] = "text/plain; charset=utf-8"
 
 
 def transfers(state: State) -> Transfers:
@@ -95,7 +95,7 @@ class Content(StreamingResponse):
 
     def __init__(self, meeting: Transfers, restore_id: uuid.UUID, transfer: Transfer, name: str) -> None:
         self.meeting, self.restore_id, self.transfer = meeting, restore_id, transfer
-        shown = "inline" if transfer.form == "diff" else "attachment"  # text, whatever a file holds
+        shown = "inline" if transfer.form in ("diff", "txt") else "attachment"  # text, whatever a file holds
         headers = {
             "Content-Disposition": f'{shown}; filename="{name}.{transfer.form}"',
             "X-Content-Type-Options": "nosniff",

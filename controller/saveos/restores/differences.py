@@ -1,8 +1,9 @@
-"""Text differences: one small file of an archive against another archive, or its host as it is now.
+"""Texts: one small file of an archive as it is, or against another archive, or its host as it is now.
 
-The host makes the difference and sends it as a download's content: through memory, to its reader only.
+The host reads and compares, and sends the text as a download's content: through memory, to its reader only.
 """
 
+import stat
 import uuid
 
 from sqlalchemy.orm import Session
@@ -20,7 +21,8 @@ from saveos.restores.models import Restore
 
 OPERATION = "diff"
 TIMEOUT = 1800  # seconds
-HOST = "host"
+HOST, NONE = "host", "none"  # in place of another archive: the file as it is now, no comparison at all
+SMALL = 256 * 1024  # bytes of a file whose text a host sends
 
 
 def request(
@@ -30,10 +32,11 @@ def request(
     other_id: uuid.UUID | None,
     ref: str,
     *,
+    alone: bool = False,
     requested_by: str,
     trigger: str,
 ) -> tuple[Restore, Job]:
-    """Queue the difference of a file; its text is the content of the restore that comes back.
+    """Queue the difference of a file, or its text `alone`; that is the content of the restore that comes back.
 
     `other_id` is another archive of the same repository, None the host as it is. Raises Forbidden where
     content may not pass, Invalid, NotFound, Conflict.
@@ -62,7 +65,7 @@ def request(
         targets={"hosts": [host.name]},
         parameters={
             "archive": archive.borg_id,
-            "other": other.borg_id if other else HOST,
+            "other": other.borg_id if other else NONE if alone else HOST,
             "repository_id": str(archive.repository_id),
             "ref": catalogue.to_ref(path),
             "transfer": str(restore_id),
@@ -84,3 +87,8 @@ def request(
     session.add(restore)
     session.flush()
     return restore, job
+
+
+def has_text(mode: int, size: int) -> bool:
+    """Say whether a host would send a file of this st_mode and size, if it is text."""
+    return stat.S_ISREG(mode) and size <= SMALL

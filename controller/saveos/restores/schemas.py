@@ -20,7 +20,7 @@ Ref = Annotated[str, Field(min_length=1, max_length=6000, pattern=r"^[A-Za-z0-9_
 Refs = Annotated[list[Ref], Field(max_length=10_000)]
 Conflict = Literal["refuse", "skip", "rename", "overwrite", "newer"]
 Kind = Literal["host", "other_host", "download", "drill"]  # to the archive's host, another, a person, a sandbox
-Form = Literal["tar", "tar.gz", "tar.zst", "diff"]
+Form = Literal["tar", "tar.gz", "tar.zst", "diff", "txt"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
@@ -58,18 +58,23 @@ class Selection(RequestModel):
         return self
 
 
-class DifferenceIn(RequestModel):
-    """A file whose text is compared with `other`, an archive of the same host; null is the host now."""
+class TextIn(RequestModel):
+    """A file whose text is shown."""
 
-    other: uuid.UUID | None = None
     path: AbsolutePath | Literal[""] = ""
     ref: Annotated[str, Field(max_length=8192)] = ""
 
     @model_validator(mode="after")
-    def _one(self) -> "DifferenceIn":
+    def _one(self) -> "TextIn":
         if bool(self.path) == bool(self.ref):
             raise ValueError("name the file by path or by ref")
         return self
+
+
+class DifferenceIn(TextIn):
+    """A file whose text is compared with `other`, an archive of the same host; null is the host now."""
+
+    other: uuid.UUID | None = None
 
 
 class RestoreIn(Selection):

@@ -33,3 +33,20 @@ def test_text_differs_between_archives_and_the_host(backed):
     assert diff(backed, backed.sources / "never")[1]["error"]["code"] == "source_missing"
     os.mkfifo(backed.sources / "late")
     assert diff(backed, backed.sources / "late")[0] != 0
+
+
+def test_the_text_of_a_file_is_shown_as_an_archive_holds_it(backed):
+    (backed.sources / "text").write_text("<b>é</b>\nno end")
+    (backed.sources / "empty").touch()
+    (backed.sources / "binary").write_bytes(b"\0\xff")
+    (backed.sources / "large").write_bytes(b"x" * 300_000)
+    (backed.sources / "away").symlink_to("/etc/passwd")
+    backed.configure("archive_name_format: one-1\n")
+    assert backed.run("backup", "--wait")[0] == 0
+    (backed.sources / "text").write_text("later")
+    for name, text in (("text", "<b>é</b>\nno end"), ("empty", "")):
+        assert diff(backed, backed.sources / name, "--other", "none")[1]["text"] == text
+    refused = {"binary": "no_text", "large": "too_large", "away": "usage", "never": "source_missing"}
+    for name, code in refused.items():
+        answer = diff(backed, backed.sources / name, "--other", "none")
+        assert (answer[0] != 0, answer[1]["error"]["code"]) == (True, code), name

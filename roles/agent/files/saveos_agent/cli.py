@@ -37,7 +37,7 @@ VERBS = {
     "mend": Verb("take a repository that was put back on its server"),
     "compare": Verb("say how the host differs from an archive"),
     "database": Verb("bring a database back, as a copy or in place"),
-    "diff": Verb("show how the text of a file differs"),
+    "diff": Verb("show the text of a file, or how it differs"),
     "check": Verb("check the repositories with this host's keys"),
     "rotate": Verb("give this host new secrets: passphrases, SSH key, token"),
     "measure": Verb("show how much a backup of some paths would hold"),

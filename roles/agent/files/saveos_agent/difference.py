@@ -1,5 +1,5 @@
 # Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
-"""The text difference of one small file between two archives, or an archive and the host as it is.
+"""The text of one small file of an archive, or how it differs in another archive or on the host as it is.
 
 The text goes to whoever asked through the controller's memory, and never into a job's result or log.
 """
@@ -25,6 +25,7 @@ from saveos_agent.transfer import Upload
 SMALL = 256 * 1024  # bytes of a file
 LINES = 8000  # of a file: difflib's time grows with their square
 HOST = "host"  # instead of a second archive: as the file is now
+NONE = "none"  # instead of a second archive: the text itself, compared with nothing
 
 
 def difference(settings: Settings, repository: Repository, archive: str, other: str, ref: str) -> str:
@@ -49,13 +50,29 @@ def difference(settings: Settings, repository: Repository, archive: str, other: 
     )
 
 
+def content(settings: Settings, repository: Repository, archive: str, ref: str) -> str:
+    """The text of a file as an archive holds it. Raises AgentError."""
+    path = inner_path(os.fsdecode(_bytes_of(ref)))
+    name, _ = resolve_archive(settings, repository, archive)
+    data = archived(settings, repository, name, path)
+    if data is None:
+        raise AgentError(
+            "source_missing", f"{name} does not hold this file.", "Choose an archive that holds it."
+        )
+    return "".join(_lines(data))
+
+
 def send_difference(  # noqa: PLR0917
     settings: Settings, repository: Repository, archive: str, other: str, ref: str, transfer: str
 ) -> int:
-    """Send a difference to whoever reads the transfer; returns its bytes."""
-    text = difference(settings, repository, archive, other, ref) or "The file is the same in both.\n"
+    """Send a difference, or with NONE a text, to whoever reads the transfer; returns its bytes."""
+    if other == NONE:
+        form, text = "txt", content(settings, repository, archive, ref)
+    else:
+        form = "diff"
+        text = difference(settings, repository, archive, other, ref) or "The file is the same in both.\n"
     data = text.encode("utf-8", "replace")
-    upload = Upload(settings, transfer, "diff")
+    upload = Upload(settings, transfer, form)
     try:
         upload.write(data)
         upload.finish()
@@ -80,7 +97,7 @@ def archived(settings: Settings, repository: Repository, archive: str, path: str
         return None
     mode, size = told.split()[:2]
     if mode[0] not in "-h":
-        raise usage(f"It is no regular file in {archive}.", "Compare files only.")
+        raise usage(f"It is no regular file in {archive}.", "Choose a regular file.")
     if int(size) > SMALL:
         raise _too_large()
     output = Output(Redactor.for_host(settings))
@@ -106,13 +123,13 @@ def live(path: str) -> Optional[bytes]:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with open(os.open(name, flags, dir_fd=directory), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise usage("It is no regular file now.", "Compare files only.")
+                    raise usage("It is no regular file now.", "Choose a regular file.")
                 data = file.read(SMALL + 1)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         if error.errno == errno.ELOOP:
-            raise usage("It is a symbolic link now.", "Compare files only.") from None
+            raise usage("It is a symbolic link now.", "Choose a regular file.") from None
         raise
     if len(data) > SMALL:
         raise _too_large()
@@ -125,9 +142,7 @@ def _lines(data: Optional[bytes]) -> list[str]:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise AgentError(
-            "no_text", "The file is no text, so there is no text difference.", "Restore it to look at it."
-        )
+        raise AgentError("no_text", "The file is no text.", "Restore it to look at it.")
     lines = text.splitlines(keepends=True)
     if len(lines) > LINES:
         raise _too_large()
@@ -136,7 +151,7 @@ def _lines(data: Optional[bytes]) -> list[str]:
 
 def _too_large() -> AgentError:
     sentence = f"The file is larger than {SMALL // 1024} KiB or {LINES} lines."
-    return AgentError("too_large", sentence, "Restore both to a directory, and compare them there.")
+    return AgentError("too_large", sentence, "Restore it to a directory to look at it.")
 
 
 def _bytes_of(ref: str) -> bytes:
