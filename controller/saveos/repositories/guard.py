@@ -236,7 +236,8 @@ def _note(state: GuardState, repository: Repository, found: RepositoryGuarded, a
     if found.bytes is not None:
         repository.size = found.bytes
     last = found.last_check
-    if last and (state.keyless_at is None or last.at > state.keyless_at):
+    if last and _is_new(state, last.at, at):
+        state.keyless_told_at = last.at
         state.keyless_at, state.keyless_state = min(last.at, at), last.state
         _explain(state, last.state, last.detail)
         return Check(
@@ -250,6 +251,12 @@ def _note(state: GuardState, repository: Repository, found: RepositoryGuarded, a
             archives=[],
         )
     return None
+
+
+def _is_new(state: GuardState, told: datetime, at: datetime) -> bool:
+    """Whether a check of this time, by the guard's clock, is not known yet; that clock may be set back."""
+    known = state.keyless_told_at or state.keyless_at
+    return known is None or told > known or (told != known and known > at)
 
 
 def _explain(state: GuardState, outcome: str, detail: str) -> None:

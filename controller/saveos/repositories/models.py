@@ -89,6 +89,7 @@ class GuardState(Base):
     last_compact_at: Mapped[datetime | None]
     guard_seconds: Mapped[float | None]
     keyless_at: Mapped[datetime | None]
+    keyless_told_at: Mapped[datetime | None]  # by the guard's clock, which may be ahead
     keyless_state: Mapped[str] = mapped_column(String(10), default="")  # ok | damaged | failed
     archives_at: Mapped[datetime | None]
     archives_state: Mapped[str] = mapped_column(String(10), default="")

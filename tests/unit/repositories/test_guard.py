@@ -212,6 +212,17 @@ def test_checks_fail_and_come_late(guarded: Guarded) -> None:
     assert "check_failed" not in guarded.alerts()
 
 
+def test_a_check_is_kept_once_whatever_its_guards_clock_says(guarded: Guarded) -> None:
+    ahead = (now() + timedelta(hours=1)).isoformat()
+    for told in (ahead, ahead, now().isoformat()):  # the clock is set right before the third
+        for _ in range(2):
+            guarded.report(guarded.seen(last_check={"at": told, "state": "ok", "seconds": 3}))
+    with guarded.database.session() as session:
+        checks = session.scalars(select(Check).order_by(Check.id)).all()
+    assert len(checks) == 2
+    assert all(each.at <= now() for each in checks)
+
+
 def test_who_does_not_hold_a_repository_has_no_word_about_it(guarded: Guarded, add_host: Any) -> None:
     found = {"repository_id": str(guarded.id), "state": "damaged"}
     told = {"at": now().isoformat(), "kind": "data", "repositories": [found]}
