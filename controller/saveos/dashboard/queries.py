@@ -176,7 +176,7 @@ def _running(session: Session, where: list[ColumnElement[bool]], limit: int) -> 
     )
     return [
         Running(run.host_id, name, run, _share(run, last_size))
-        for run, name, last_size in session.execute(query).tuples()
+        for run, name, last_size in session.execute(query)
     ]
 
 
@@ -301,7 +301,7 @@ def escrows(
 def count_escrows(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
     """Return the number of repositories by the state of their escrow."""
     kind = _escrow_state(session, tenant_id).label("kind")
-    return dict(session.execute(_escrows(tenant_id, kind, func.count()).group_by(kind)).tuples().all())
+    return dict(session.execute(_escrows(tenant_id, kind, func.count()).group_by(kind)).all())
 
 
 def _escrow_state(session: Session, tenant_id: uuid.UUID) -> ColumnElement[str]:

@@ -56,7 +56,7 @@ def _drift(page: View, ids: list[uuid.UUID]) -> dict[uuid.UUID, int]:
     query = select(Host.policy_id, func.count()).where(
         Host.tenant_id == page.tenant_id, Host.policy_id.in_(ids), drift_sql()
     )
-    rows = page.session.execute(query.group_by(Host.policy_id)).tuples()
+    rows = page.session.execute(query.group_by(Host.policy_id))
     return {policy_id: count for policy_id, count in rows if policy_id is not None}
 
 
@@ -141,7 +141,7 @@ def _sources(page: View, policy: Policy) -> list[tuple[str, int]]:
     query = select(Host.policy_source, func.count()).where(
         Host.tenant_id == page.tenant_id, Host.policy_id == policy.id, Host.state != "decommissioned"
     )
-    rows = page.session.execute(query.group_by(Host.policy_source).order_by(Host.policy_source)).tuples()
+    rows = page.session.execute(query.group_by(Host.policy_source).order_by(Host.policy_source))
     return [(source, count) for source, count in rows]
 
 
@@ -360,7 +360,7 @@ def _assignments(page: View) -> list[GroupPolicyOut]:
     )
     return [
         GroupPolicyOut(group=group, policy=policy, priority=priority or 0, hosts=count)
-        for group, policy, priority, count in page.session.execute(query).tuples()
+        for group, policy, priority, count in page.session.execute(query)
     ]
 
 
