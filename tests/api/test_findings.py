@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from saveos.maintenance import findings
 from saveos.maintenance.operations import OPERATIONS, Operation
+from sqlalchemy import event
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,31 @@ def report(api: Any, *kinds: str, mode: str = "run") -> str:
     answer = api.post("/jobs/reports", body)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
+
+
+def test_run_by_hand_on_many_hosts_forgets_old_results_once_for_all(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findings, "KEPT", 1)
+    names = [f"web{number}" for number in range(3)]
+    for name in names:
+        api.made("/hosts", {"name": name})
+    sent: list[str] = []
+    event.listen(api.database.engine, "before_cursor_execute", lambda *words: sent.append(words[2]))
+    for number in range(2):
+        told = {"tidy": {"summary": {"n": number}, "findings": []}}
+        body = {
+            "operation": "tidy",
+            "started_at": "2026-01-01T00:00:00Z",
+            "finished_at": "2026-01-01T00:01:00Z",
+            "state": "succeeded",
+            "hosts": [{"name": name, "state": "ok", "result": told} for name in names],
+        }
+        sent.clear()
+        assert api.post("/jobs/reports", body).status_code == 201
+    assert len([each for each in sent if each.startswith("DELETE FROM maintenance_results")]) == 1
+    kept = api.get("/maintenance/results").json()["items"]
+    assert sorted((each["host"], each["summary"]["n"]) for each in kept) == [(name, 1) for name in names]
 
 
 def test_run_by_hand_tells_findings_which_the_next_resolves(api: Any) -> None:

@@ -67,18 +67,19 @@ class ToldResult(BaseModel):
         return value
 
 
-def record(session: Session, job: Job, row: JobHost) -> None:
+def record(session: Session, job: Job, row: JobHost, *, forget: bool = True) -> None:
     """Take over what a host told of an operation; telling twice changes nothing.
 
-    In a check `fixed` says what a run would mend, so it counts as open.
+    In a check `fixed` says what a run would mend, so it counts as open. Who takes over many hosts forgets
+    what is old by `forget_old`, once for all.
     """
     told, host = row.result.get(job.operation), host_of(session, row)
     if host is None or not isinstance(told, dict):
         return
-    keep(session, job, host, parsed(ToldResult, told))
+    keep(session, job, host, parsed(ToldResult, told), forget=forget)
 
 
-def keep(session: Session, job: Job, host: Host, found: ToldResult) -> None:
+def keep(session: Session, job: Job, host: Host, found: ToldResult, *, forget: bool = True) -> None:
     """Store what a job found on a host, once; see `record`."""
     still = [each for each in found.findings if not each.fixed or job.mode == "check"]
     counts: Counter[str] = Counter(each.severity for each in still)
@@ -98,7 +99,8 @@ def keep(session: Session, job: Job, host: Host, found: ToldResult) -> None:
     result.keep(findings)
     session.flush()
     _reconcile(session, host, result, still, found.judged)
-    _forget_old(session, result)
+    if forget:
+        forget_old(session, result.operation, [host.id])
     touch(session, host.tenant_id, "findings")
 
 
@@ -135,7 +137,6 @@ def _reconcile(
             finding.resolved_at = result.at
     still = [each for each in known.values() if each.resolved_at is None]
     _stand(session, host, result, sorted(still, key=lambda each: (each.rank, each.first_seen)))
-    session.execute(delete(Finding).where(*own, Finding.resolved_at < result.at - RESOLVED_FOR))
 
 
 def _stand(session: Session, host: Host, result: MaintenanceResult, still: Sequence[Finding]) -> None:
@@ -154,12 +155,21 @@ def _stand(session: Session, host: Host, result: MaintenanceResult, still: Seque
     session.flush()
 
 
-def _forget_old(session: Session, result: MaintenanceResult) -> None:
-    own = (MaintenanceResult.host_id == result.host_id, MaintenanceResult.operation == result.operation)
-    newest_first = select(MaintenanceResult.id).where(*own).order_by(MaintenanceResult.id.desc())
-    oldest = session.scalar(newest_first.offset(KEPT - 1).limit(1))
-    if oldest is not None:
-        session.execute(delete(MaintenanceResult).where(*own, MaintenanceResult.id < oldest))
+def forget_old(session: Session, operation: str, host_ids: Sequence[uuid.UUID]) -> None:
+    """Forget results of hosts but the newest ones, and findings that were resolved long ago."""
+    for start in range(0, len(host_ids), 500):
+        ids = host_ids[start : start + 500]
+        gone = (Finding.host_id.in_(ids), Finding.operation == operation)
+        session.execute(delete(Finding).where(*gone, Finding.resolved_at < now() - RESOLVED_FOR))
+        newest_first = MaintenanceResult.id.desc()
+        place = (
+            func.row_number().over(partition_by=MaintenanceResult.host_id, order_by=newest_first).label("place")
+        )
+        own = (MaintenanceResult.host_id.in_(ids), MaintenanceResult.operation == operation)
+        placed = select(MaintenanceResult.id, place).where(*own).subquery()
+        old = select(placed.c.id).where(placed.c.place > KEPT)
+        gone_results = delete(MaintenanceResult).where(MaintenanceResult.id.in_(old))
+        session.execute(gone_results, execution_options={"synchronize_session": False})
 
 
 def list_results(

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -166,9 +167,11 @@ def take_report(session: Session, tenant_id: uuid.UUID, report: ReportIn, who: s
     operation = OPERATIONS.get(job.operation)
     if operation and operation.tells_findings:
         # What a report says beside findings is no host's word
-        found = replace(operation, on_result=findings.record)
-        for row in jobs.list_hosts(session, job, limit=len(report.hosts)):
+        found = replace(operation, on_result=partial(findings.record, forget=False))
+        rows = jobs.list_hosts(session, job, limit=len(report.hosts))
+        for row in rows:
             take_over(session, found, job, row)
+        findings.forget_old(session, job.operation, [row.host_id for row in rows if row.host_id])
     return job
 
 
