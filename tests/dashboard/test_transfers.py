@@ -12,13 +12,18 @@ import pytest
 from playwright.sync_api import Page, expect
 from saveos.accounts.models import Tenant
 from saveos.accounts.service import set_agent_token
+from saveos.archives.catalogue import to_ref
 from saveos.archives.models import Archive
 from saveos.core.security import token_hash
 from saveos.hosts.models import Host
+from saveos.jobs.models import Job, JobHost
 from saveos.restores.models import Restore
 from sqlalchemy import select
 
 from tests.dashboard.conftest import Controller
+from tests.dashboard.test_files import archives
+
+__all__ = ["archives"]  # the fixture
 
 
 @pytest.fixture
@@ -41,14 +46,16 @@ def packed(size: int) -> bytes:
     return content.getvalue()
 
 
-def send(controller: Controller, restore: uuid.UUID, token: str, content: bytes) -> threading.Thread:
+def send(
+    controller: Controller, restore: uuid.UUID, token: str, content: bytes, form: str = "tar.gz"
+) -> threading.Thread:
     """Send as the host would."""
 
     def pieces() -> Iterator[bytes]:
         yield from (content[at : at + 1000] for at in range(0, len(content), 1000))
 
     def work() -> None:
-        url = f"{controller.url}/api/v1/agents/transfers/{restore}?form=tar.gz"
+        url = f"{controller.url}/api/v1/agents/transfers/{restore}?form={form}"
         httpx.put(url, content=pieces(), headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
     thread = threading.Thread(target=work)
@@ -74,6 +81,52 @@ def test_a_download_comes_from_the_host_to_the_browser(controller: Controller, p
         assert row.kind == "download" and row.outcome == {"form": "tar.gz", "sent": len(content)}
     page.goto(f"{controller.url}/restores")
     expect(page.get_by_role("row").filter(has_text="/srv/budget.ods").first).to_contain_text("download")
+
+
+def test_a_file_s_text_is_shown_once_as_it_is(
+    controller: Controller, page: Page, token: str, archives: list[Archive]
+) -> None:
+    here = f"{controller.url}/archives/{archives[2].id}?ref={to_ref(b'/srv')}"
+    page.goto(here)
+    expect(page.get_by_role("button", name="Preview of zoo")).to_have_count(0)
+    page.get_by_role("button", name="Preview of note").click()
+    page.wait_for_url("**/restores/*/text")
+    expect(page.get_by_text("reads the file…")).to_be_visible()
+    restore = uuid.UUID(page.url.split("/")[-2])
+    text = "\n<b>é</b> & {{ 7*7 }}\n" + "wide " * 400 + "\n<script>alert(1)</script>\n" * 200
+    thread = send(controller, restore, token, text.encode(), "txt")
+    shown = page.get_by_label("Text", exact=True).locator("pre")
+    expect(shown).to_contain_text("<b>é</b> & {{ 7*7 }}")
+    thread.join(30)
+    assert shown.text_content() == text
+    with controller.session() as session:
+        row = session.get_one(Restore, restore)
+        job = session.get_one(Job, row.job_id)
+        assert (job.operation, job.parameters["other"], job.trigger) == ("diff", "none", "dashboard")
+        assert row.outcome == {"form": "txt", "sent": len(text.encode())}
+        host = session.scalars(select(JobHost).where(JobHost.job_id == job.id)).one()
+        told = "The file is no text. Restore it to look at it."
+        host.state, host.error, job.state = "failed", told, "failed"
+    page.reload()
+    expect(page.get_by_role("alert")).to_have_text(told)
+    with controller.session() as session:
+        session.get_one(Job, row.job_id).state = "succeeded"
+    page.reload()
+    expect(page.get_by_text("It was shown already")).to_be_visible()
+    page.goto(f"{controller.url}/files?q=note")
+    with controller.session() as session:
+        for tenant in session.scalars(select(Tenant)):
+            tenant.content_through_controller = False
+    try:
+        expect(page.get_by_role("button", name="Preview of /srv/note")).to_be_visible()
+        for url in (page.url, here):
+            page.goto(url)
+            expect(page.get_by_text("note").first).to_be_visible()
+            expect(page.get_by_role("button", name="Preview of")).to_have_count(0)
+    finally:
+        with controller.session() as session:
+            for tenant in session.scalars(select(Tenant)):
+                tenant.content_through_controller = True
 
 
 def test_another_host_is_chosen_by_its_name(controller: Controller, page: Page) -> None:

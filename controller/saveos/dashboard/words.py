@@ -167,7 +167,7 @@ operations = {
     "care": mark("Archive care"),
     "compare": mark("Comparison with the host"),
     "database": mark("Database restore"),
-    "diff": mark("Text difference"),
+    "diff": mark("Text of a file"),
     "measure": mark("Measuring"),
     "transfer": mark("Transfer"),
     "drill": mark("Restore drill"),

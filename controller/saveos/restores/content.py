@@ -26,6 +26,7 @@ from saveos.restores.schemas import Form
 from saveos.restores.service import get_restore
 from saveos.restores.transfers import APART, Broken, Transfer, Transfers
 
+TEXT_BYTES = 4 * 1024 * 1024  # of a text that is held whole; a host sends far less
 PERSON_SECONDS = 120.0  # a person's request waits so long for the host to begin
 AGENT_SECONDS = 20.0  # an agent asks again
 LOOK_SECONDS = 2.0  # between looks at whether the job still goes on
@@ -103,6 +104,21 @@ class Content(StreamingResponse):
             "X-SaveOS-Form": transfer.form,
         }
         super().__init__(transfer.read(), media_type=TYPES[transfer.form], headers=headers)
+
+    async def text(self) -> str:
+        """Read it whole, as text, in place of sending it. Raises Conflict where not all of it comes."""
+        held = bytearray()
+        try:
+            async for piece in self.transfer.read():
+                held += piece
+                if len(held) > TEXT_BYTES:
+                    raise Conflict("the host sent more than a small text: restore the file to look at it")
+        except Broken as error:
+            raise Conflict(f"the text did not come whole: {error}") from None
+        finally:
+            self.transfer.leave()
+            self.meeting.forget(self.restore_id)
+        return held.decode(errors="replace")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; whatever happens, the host's end hears of it."""

@@ -130,6 +130,7 @@ def _show(
         browse_job=job,
         browse_error=error,
         listing=listing,
+        has_text=files.has_text(page),
         waiting=job is not None and job.state in ACTIVE,
     )
 
@@ -237,7 +238,7 @@ def compare_with_host(
         waiting=job is not None and job.state in ACTIVE,
         told=told,
         error=error,
-        can_download=page.actor.may("download"),
+        can_download=files.may_see_text(page),
         rows=rows[start : start + files.LIMIT],
         first_page=here if start else "",
         next_page=url(here, start=str(start + files.LIMIT)) if len(rows) > start + files.LIMIT else "",

@@ -1,6 +1,7 @@
 """Files in archives, as the catalogue knows them: search, versions of one, what differs."""
 
 import uuid
+from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import Response
 
 from saveos.accounts.access import describe
+from saveos.accounts.service import get_tenant
 from saveos.archives import catalogue, service
 from saveos.archives.models import Archive
 from saveos.archives.schemas import FileOut
@@ -22,6 +24,7 @@ from saveos.dashboard.sentences import sentence
 from saveos.hosts.groups import get_group, group_hosts
 from saveos.hosts.service import get_host
 from saveos.restores import differences
+from saveos.restores.service import DOWNLOAD
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
@@ -66,7 +69,27 @@ def search(
         except Problem as problem:
             error = sentence(problem.detail)
     groups = queries.groups(page.session, page.tenant_id)
-    return page.render("files/search.html", filters=filters, groups=groups, hits=hits, error=error, limit=LIMIT)
+    return page.render(
+        "files/search.html",
+        filters=filters,
+        groups=groups,
+        hits=hits,
+        has_text=has_text(page),
+        error=error,
+        limit=LIMIT,
+    )
+
+
+def may_see_text(page: View) -> bool:
+    """Say whether texts of files are offered: to whom may download, where content may pass the controller."""
+    passes = get_tenant(page.session, page.tenant_id).content_through_controller
+    return passes and page.actor.may(DOWNLOAD)
+
+
+def has_text(page: View) -> Callable[[int, int], bool]:
+    """Return what says of a file's mode and size whether its text is offered."""
+    offered = may_see_text(page)
+    return lambda mode, size: offered and differences.has_text(mode, size)
 
 
 def _size(text: str) -> int | None:
@@ -111,6 +134,7 @@ def list_versions(page: Reader, archive_id: uuid.UUID, ref: Ref = "") -> Respons
         path=catalogue.show(path),
         folder=catalogue.to_ref(path.rpartition(b"/")[0]),
         versions=catalogue.list_versions(page.session, get_settings().home, archive, path),
+        has_text=has_text(page),
     )
 
 
@@ -136,7 +160,7 @@ def compare(
         path=catalogue.show(below),
         ref=ref,
         rows=rows,
-        can_download=page.actor.may("download"),
+        can_download=may_see_text(page),
         first_page=url(here, ref=ref) if cursor else "",
         next_page=url(here, ref=ref, cursor=following) if following else "",
     )
@@ -164,6 +188,29 @@ def show_difference(
     return redirect(f"/restores/{restore.id}/content")
 
 
+@router.post("/archives/{archive_id}/text")
+def ask_text(
+    page: Annotated[View, Depends(view("download"))],
+    archive_id: uuid.UUID,
+    ref: Annotated[str, Form(max_length=8192)] = "",
+    path: Annotated[str, Form(max_length=4096)] = "",
+) -> Response:
+    """Ask the host for a file's text, and go to the page where it comes in; nothing keeps it."""
+    restore, job = differences.request(
+        page.session,
+        page.tenant_id,
+        archive_id,
+        None,
+        ref or catalogue.to_ref(path.encode()),
+        alone=True,
+        requested_by=page.actor.name,
+        trigger="dashboard",
+    )
+    shown = catalogue.show(catalogue.from_ref(restore.refs[0]))[:500]
+    describe(page.session, f"restore:{restore.id}", job=str(job.id), path=shown)
+    return redirect(f"/restores/{restore.id}/text")
+
+
 def folder(page: View, archive: Archive, ref: str, cursor: str) -> dict[str, Any]:
     """Return what the page of an archive shows of one of its folders, from the catalogue."""
     path = catalogue.from_ref(ref)
@@ -183,6 +230,7 @@ def folder(page: View, archive: Archive, ref: str, cursor: str) -> dict[str, Any
     return {
         "crumbs": crumbs,
         "missing": missing,
+        "has_text": has_text(page),
         "rows": rows,
         "first_page": url(here, ref=ref) if cursor else "",
         "next_page": url(here, ref=ref, cursor=following) if following else "",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 from pydantic import StringConstraints
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from saveos.accounts.access import Actor, find_actor
@@ -14,18 +15,18 @@ from saveos.archives import catalogue
 from saveos.archives import service as archives
 from saveos.archives.models import Archive
 from saveos.core.clock import now
-from saveos.core.errors import Forbidden, Problem, Unauthenticated
+from saveos.core.errors import Forbidden, NotFound, Problem, Unauthenticated
 from saveos.core.i18n import gettext
 from saveos.core.pagination import decode_id, split
 from saveos.core.web import State, StateDep
 from saveos.dashboard import actions, queries
-from saveos.dashboard.rendering import View, redirect, url, view
+from saveos.dashboard.rendering import View, bare, redirect, url, view
 from saveos.dashboard.sentences import sentence
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection
 from saveos.jobs import service as jobs
-from saveos.jobs.models import ACTIVE
-from saveos.restores import content, service
+from saveos.jobs.models import ACTIVE, Job
+from saveos.restores import content, differences, service
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("restores:read"))]
@@ -35,6 +36,7 @@ RefsIn = Annotated[list[str] | None, Form()]
 Keep = Annotated[list[Annotated[str, StringConstraints(max_length=10)]] | None, Form(max_length=10)]
 KEEP = ("owners", "acls", "xattrs")
 LIMIT, DATABASES = 50, 10
+TEXT_SECONDS = 20.0  # one request of a page that waits for a text; then it asks again
 
 
 @router.get("/archives/{archive_id}/restore")
@@ -147,6 +149,53 @@ async def read_content(request: Request, state: StateDep, restore_id: uuid.UUID)
     if found is None:
         raise content.not_begun()
     return found
+
+
+@router.get("/restores/{restore_id}/text")
+def show_text(page: Annotated[View, Depends(view(service.DOWNLOAD))], restore_id: uuid.UUID) -> Response:
+    """Show the page into which a file's text comes from its host."""
+    return page.render("restores/text.html", **_text_page(page.session, page.tenant_id, restore_id))
+
+
+@router.get("/restores/{restore_id}/text/part")
+async def read_text(request: Request, state: StateDep, restore_id: uuid.UUID) -> Response:
+    """Give a file's text as its page shows it, once; or that it is waited for, or why it does not come."""
+    actor = await run_in_threadpool(_downloader, request, state)
+    known = await run_in_threadpool(_about_text, state, actor, restore_id)
+    text, error = None, ""
+    try:
+        found = await content.give(state, actor, restore_id, seconds=TEXT_SECONDS)
+        text = None if found is None else await found.text()
+    except Problem as problem:
+        known = await run_in_threadpool(_about_text, state, actor, restore_id)
+        error = known["error"] or sentence(problem.detail)
+    return bare(request, "restores/text_part.html", **known | {"text": text, "error": error})
+
+
+def _about_text(state: State, actor: Actor, restore_id: uuid.UUID) -> dict[str, Any]:
+    with state.database.session() as session:
+        return _text_page(session, actor.tenant_id, restore_id)
+
+
+def _text_page(session: Session, tenant_id: uuid.UUID, restore_id: uuid.UUID) -> dict[str, Any]:
+    """Return what the page says of a file and its job; `error` is the host's sentence. Raises NotFound."""
+    restore = service.get_restore(session, tenant_id, restore_id)
+    job = session.get_one(Job, restore.job_id)
+    if job.operation != differences.OPERATION:
+        raise NotFound("this restore brings no text: its page says what it brings")
+    row = next(iter(jobs.list_hosts(session, job, limit=1)), None)
+    told = (row.error if row else "") or job.error
+    return {
+        "archive": session.get_one(Archive, restore.archive_id),
+        "host": session.get_one(Host, restore.host_id),
+        "job": job,
+        "restore": restore,
+        "path": catalogue.show(catalogue.from_ref(restore.refs[0])),
+        "ref": restore.refs[0],
+        "read": job.state == "succeeded",
+        "text": None,
+        "error": sentence(told) if told else "",
+    }
 
 
 def _downloader(request: Request, state: State) -> Actor:
