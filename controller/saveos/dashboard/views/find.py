@@ -17,9 +17,7 @@ MOST = 24  # shown
 
 
 @router.get("/find")
-def find(
-    page: Annotated[View, Depends(view("hosts:read"))], q: Filter = ""
-) -> Response:
+def find(page: Annotated[View, Depends(view("hosts:read"))], q: Filter = "") -> Response:
     """Find pages, hosts and jobs; without words, the places one goes to most."""
     wish = q.strip().lower()
     results = [each for each in _places(page) if wish in each["label"].lower()]
