@@ -76,10 +76,12 @@ def test_a_protected_archive_survives_retention_and_the_rest_follows(cared):
     assert (found[NOTE], found["/srv/data/cared/new"]) == ("modified", "added")
     text = cared.controller.command("archives", "diff", third["id"], "host", NOTE)
     assert {"-three", "+fourth"} <= set(text["difference"].splitlines())
-    told = cared.controller.items("/jobs?operation=diff")[0]
-    kept = cared.controller.http("GET", f"/jobs/{told['id']}/log?format=text").text
-    kept += str(cared.controller.items(f"/jobs/{told['id']}/hosts"))
-    assert "fourth" not in kept
+    assert cared.controller.command("archives", "show-file", third["id"], NOTE) == {"text": "three\n"}
+    for told in cared.controller.items("/jobs?operation=diff")[:2]:
+        kept = cared.controller.http("GET", f"/jobs/{told['id']}/log?format=text").text
+        kept += str(cared.controller.items(f"/jobs/{told['id']}/hosts")) + str(told)
+        assert "fourth" not in kept and "three" not in kept
+    assert "three" not in str(cared.controller.items("/restores")) + str(cared.controller.items("/audit"))
     cared.controller.command("archives", "export", first["id"], "/root/cared.tar.gz", "--wait")
     out = on(cared.bare, "stat -c %a /root/cared.tar.gz; tar -xzOf /root/cared.tar.gz srv/data/cared/note")
     assert out.split() == ["600", "one"]
