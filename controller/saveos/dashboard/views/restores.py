@@ -181,7 +181,7 @@ def _text_page(session: Session, tenant_id: uuid.UUID, restore_id: uuid.UUID) ->
     """Return what the page says of a file and its job; `error` is the host's sentence. Raises NotFound."""
     restore = service.get_restore(session, tenant_id, restore_id)
     job = session.get_one(Job, restore.job_id)
-    if job.operation != differences.OPERATION:
+    if job.operation != differences.OPERATION or job.parameters.get("other") != differences.NONE:
         raise NotFound("this restore brings no text: its page says what it brings")
     row = next(iter(jobs.list_hosts(session, job, limit=1)), None)
     told = (row.error if row else "") or job.error
