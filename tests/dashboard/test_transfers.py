@@ -5,7 +5,8 @@ import re
 import tarfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -84,7 +85,7 @@ def test_a_download_comes_from_the_host_to_the_browser(controller: Controller, p
 
 
 def test_a_file_s_text_is_shown_once_as_it_is(
-    controller: Controller, page: Page, token: str, archives: list[Archive]
+    controller: Controller, page: Page, token: str, archives: list[Archive], axe: Callable[[Page], list[Any]]
 ) -> None:
     here = f"{controller.url}/archives/{archives[2].id}?ref={to_ref(b'/srv')}"
     page.goto(here)
@@ -95,10 +96,11 @@ def test_a_file_s_text_is_shown_once_as_it_is(
     restore = uuid.UUID(page.url.split("/")[-2])
     text = "\n<b>é</b> & {{ 7*7 }}\n" + "wide " * 400 + "\n<script>alert(1)</script>\n" * 200
     thread = send(controller, restore, token, text.encode(), "txt")
-    shown = page.get_by_label("Text", exact=True).locator("pre")
+    shown = page.get_by_role("region", name="Text", exact=True)
     expect(shown).to_contain_text("<b>é</b> & {{ 7*7 }}")
     thread.join(30)
     assert shown.text_content() == text
+    assert axe(page) == []
     with controller.session() as session:
         row = session.get_one(Restore, restore)
         job = session.get_one(Job, row.job_id)
@@ -109,9 +111,13 @@ def test_a_file_s_text_is_shown_once_as_it_is(
         host.state, host.error, job.state = "failed", told, "failed"
     page.reload()
     expect(page.get_by_role("alert")).to_have_text(told)
+    page.goto(f"{page.url}?lang=fr")
+    expect(page.get_by_role("alert")).to_have_text(
+        "Le fichier n’est pas du texte. Restaurez-le pour le regarder."
+    )
     with controller.session() as session:
         session.get_one(Job, row.job_id).state = "succeeded"
-    page.reload()
+    page.goto(page.url.replace("lang=fr", "lang=en"))
     expect(page.get_by_text("It was shown already")).to_be_visible()
     page.goto(f"{controller.url}/files?q=note")
     with controller.session() as session:
