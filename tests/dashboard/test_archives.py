@@ -11,7 +11,7 @@ from tests.dashboard.conftest import Controller
 def test_choose_over_folders_and_restore(controller: Controller, page: Page) -> None:
     archive = f"{controller.url}/archives/{controller.made.archive_id}"
     page.goto(f"{archive}?path=/etc")
-    expect(page.get_by_text("<b>odd & name</b>.conf")).to_be_visible()
+    expect(page.get_by_text("<b>odd & name</b>.conf", exact=True)).to_be_visible()
     page.get_by_role("checkbox", name="Restore passwd").check()
     page.get_by_role("button", name="Root").click()
     page.wait_for_url("**path=%2F")
