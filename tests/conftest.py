@@ -54,6 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_of_the_other_engine(item: pytest.Item) -> bool:
     """Whether a test on both engines is to run on the other one; its name decides, so each run is the same."""
+    if item.get_closest_marker("both_engines"):
+        return False
     kind = getattr(item, "callspec", None) and item.callspec.params.get("database_kind")  # type: ignore[attr-defined]
     name = item.nodeid.replace(str(kind), "")
     return kind is not None and kind != ENGINES[zlib.crc32(name.encode()) % 2]
