@@ -29,6 +29,11 @@ SERVICES = (
         "its listing could not be taken over, the controller's log says why:"
         " its host sends it again after saveos archives rebuild REPOSITORY"
     ),
+    mark("its provisioning stumbled, the controller's log says why"),
+    mark(
+        "content of archives may not pass through the controller (the setting content_through_controller is"
+        " off): restore to a directory of the host, and copy it from there"
+    ),
     mark("there is no channel {name}"),
     mark(
         "the commands of policy {name} do not open with this controller's key:"
