@@ -102,7 +102,7 @@ def test_taking_a_host_out_ends_its_token_and_keeps_its_archives_and_adding_it_a
         ({"name": "w", "user": "root; id"}, "user", "login name"),
         ({"name": "w", "port": 0}, "port", "greater"),
         ({"name": "w", "port": "ssh"}, "port", "integer"),
-        ({"name": "w", "ports": 22}, "ports", "extra"),
+        ({"name": "w", "ports": 22}, "ports", "no such field"),
         ({"name": "w", "groups": ["nope"]}, "groups", "no group nope"),
         ({"name": "w", "policy": "nope"}, "policy", "no policy nope"),
         ({"name": "w", "repository": {"server": "nope"}}, "repository.server", "no host nope"),

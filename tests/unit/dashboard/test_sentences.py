@@ -11,6 +11,7 @@ from saveos.core import i18n
 from saveos.dashboard.sentences import MODELS, SERVICES, sentence
 
 SOURCE = Path(i18n.__file__).parents[1]
+AGENT = Path(__file__).parents[3] / "roles/agent/files/saveos_agent"
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +44,19 @@ def test_a_sentence_is_translated_with_what_it_names(said: str, shown: str) -> N
     assert sentence(said)[1:].rstrip(".") == said[1:]
 
 
-def test_every_template_is_said_by_a_service() -> None:
-    text = "\n".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "sentences.py")
+def templates_in(directory: Path) -> str:
+    """All code of a directory, with its strings in one piece and what they put in left out."""
+    text = "\n".join(path.read_text() for path in directory.rglob("*.py") if path.name != "sentences.py")
     text = re.sub(r'"\s*\n\s*f?"', "", text)
-    text = re.sub(r"\{[^{}\n]*\}", "{}", text)
-    assert [each for each in SERVICES if re.sub(r"\{\w+\}", "{}", each) not in text] == []
+    return re.sub(r"\{[^{}\n]*\}", "{}", text)
+
+
+def test_every_template_is_said_by_a_service_or_the_agent() -> None:
+    services, agent = templates_in(SOURCE), templates_in(AGENT)
+    said = [re.sub(r"\{\w+\}", "{}", each) for each in SERVICES]
+    unsaid = [each for each in said if each not in services]
+    # the agent's errors are two sentences: what is wrong, and how to mend it
+    assert [each for each in unsaid if any(part not in agent for part in re.split(r"(?<=\.) ", each))] == []
 
 
 class Model(BaseModel):
