@@ -64,9 +64,16 @@ PAGES = {
     "login": "/login",
 }
 
-# A cell in which words are broken letter by letter
-SQUEEZED = """[...document.querySelectorAll("main td, main dd")].some((cell) =>
-    cell.offsetParent && cell.innerText.trim().length > 12 && cell.clientWidth < 44)"""
+# What makes a page scroll sideways, and cells in which words are broken letter by letter
+UNFIT = """() => {
+    const seen = (within) => [...document.querySelectorAll(within)].filter((each) => each.offsetParent);
+    const say = (each) => `${each.tagName} ${each.innerText.trim().slice(0, 60)}`;
+    const scrolls = document.documentElement.scrollWidth > innerWidth;
+    const wide = seen("body *").filter((each) => scrolls && each.getBoundingClientRect().right > innerWidth);
+    const squeezed = seen("main td, main dd").filter((each) =>
+        each.clientWidth < 44 && each.innerText.split("\\n").some((line) => line.trim().length > 12));
+    return [...(scrolls ? ["scrolls"] : []), ...[...wide, ...squeezed].slice(0, 5).map(say)];
+}"""
 
 
 def address(name: str, controller: Controller) -> str:
@@ -93,8 +100,8 @@ def test_no_fault_on_any_page(
         assert page.locator("html").get_attribute("data-bs-theme") == theme
         for width in (360, 768, 1024, 2560):
             page.set_viewport_size({"width": width, "height": 800})
-            if page.evaluate("document.documentElement.scrollWidth") > width or page.evaluate(SQUEEZED):
-                wide.append((name, width))
+            if found := page.evaluate(UNFIT):
+                wide.append((name, width, found))
         page.set_viewport_size(usual)
     assert faults == {}, json.dumps(faults, indent=1)
     assert wide == []
