@@ -42,9 +42,7 @@ KINDS = {"d": "dir", "l": "link"}
 
 
 @router.get("/archives")
-def list_archives(
-    page: Reader, host: Filter = "", cursor: Cursor = ""
-) -> Response:
+def list_archives(page: Reader, host: Filter = "", cursor: Cursor = "") -> Response:
     """List the archives of all hosts or of one."""
     name = host.strip()
     try:
