@@ -192,20 +192,19 @@ class Worker:
 
     def _enrol(self) -> float:
         """Have hosts that registered provisioned, or note that they are."""
-        with self.database.session() as session:
-            due = enrolment.any_to_advance(session)
-        if due:
-            with self.database.session(writes=True) as session:
-                enrolment.advance(session)
-        return AT_EACH_LOOK
+        return self._advance(enrolment.any_to_advance, enrolment.advance)
 
     def _rebuild(self) -> float:
         """Take rebuilds whose step has ended to the next one."""
+        return self._advance(rebuilds.any_to_advance, rebuilds.advance)
+
+    def _advance(self, any_due: Callable[[Session], bool], advance: Callable[[Session], object]) -> float:
+        """Take steps that are due; the one writer's turn is asked for only where there are some."""
         with self.database.session() as session:
-            due = rebuilds.any_to_advance(session)
+            due = any_due(session)
         if due:
             with self.database.session(writes=True) as session:
-                rebuilds.advance(session)
+                advance(session)
         return AT_EACH_LOOK
 
     def _fire(self) -> float:

@@ -81,7 +81,7 @@ def _check_active(session: Session, restore: Restore, other: uuid.UUID | None) -
     told = "; ".join(f"{row.name}: {row.error}" for row in rows if row.error) or job.error
     reason = f" ({told})" if told else ""
     state = over[0].state if over else job.state
-    raise Conflict(f"the other end is over: in its job {job.id} it is {state}{reason}; ask for a new one")
+    raise Conflict(f"nothing more comes from job {job.id}, which is {state}{reason}: ask for a new one")
 
 
 def _note_sent(state: State, restore_id: uuid.UUID, transfer: Transfer) -> None:

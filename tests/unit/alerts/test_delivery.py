@@ -320,16 +320,22 @@ def test_switching_a_channel_off_ends_what_waits(fleet, database, receiver):
     assert state_of(fleet, channel) == [("opened", "failed", 0)]
 
 
-def test_the_watch_sweeps_delivers_and_stops(fleet, database, receiver, monkeypatch):
-    monkeypatch.setattr("saveos.alerts.watch.EVERY", 0.2)
-    fleet.channel(url=f"http://127.0.0.1:{receiver.port}/x")
-    fleet.host("web1", last_run_state="failed")
+def watched_until_told(database, receiver):
+    """Run a watch until the receiver heard of something, and stop it."""
     watch = Watch(OPEN, database)
     watch.start()
     until = time.monotonic() + 30
     while not receiver.requests and time.monotonic() < until:
         time.sleep(0.1)
     watch.stop()
+    return watch
+
+
+def test_the_watch_sweeps_delivers_and_stops(fleet, database, receiver, monkeypatch):
+    monkeypatch.setattr("saveos.alerts.watch.EVERY", 0.2)
+    fleet.channel(url=f"http://127.0.0.1:{receiver.port}/x")
+    fleet.host("web1", last_run_state="failed")
+    watched_until_told(database, receiver)
     assert receiver.json()[0]["host"] == "web1"
 
 
@@ -339,12 +345,7 @@ def test_a_sweep_that_stumbles_holds_up_no_message(fleet, database, receiver, mo
     fleet.host("web1", last_run_state="failed")
     fleet.sweep()
     monkeypatch.setattr(service, "sweep", Mock(side_effect=KeyError("a fact that nobody foresaw")))
-    watch = Watch(OPEN, database)
-    watch.start()
-    until = time.monotonic() + 30
-    while not receiver.requests and time.monotonic() < until:
-        time.sleep(0.1)
-    watch.stop()
+    watch = watched_until_told(database, receiver)
     assert receiver.json()[0]["host"] == "web1"
     assert watch.swept_at is None, "who asks how the controller is must see it"
 
