@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +151,26 @@ def test_healing_ends_processes_of_the_dead_run(agent, host):
         assert orphan.wait(5) == -signal.SIGTERM
     finally:
         orphan.kill()
+
+
+def test_a_process_is_found_from_its_first_moment(agent, monkeypatch):
+    """/proc shows no environment while exec is under way: made longer here, a third of looks meet it else."""
+    begun = subprocess.Popen(["sleep", "60"], env={agent.MARKER: RUN, "PATH": os.environ["PATH"]})
+    read, looks = Path.read_bytes, []
+
+    def late(path):
+        if path == Path(f"/proc/{begun.pid}/environ"):
+            looks.append(path)
+            if len(looks) < 3:
+                return b""
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    try:
+        assert agent.processes_of(RUN) == [begun.pid]
+    finally:
+        begun.kill()
+        begun.wait()
 
 
 def test_a_record_that_exists_is_not_overwritten_by_healing(agent, host):
