@@ -257,7 +257,7 @@ def carry_over(settings: Settings, repository: Repository, old: str, new: str) -
 
 def care_lines(data: dict[str, Any], check: bool) -> list[str]:
     """What was done, for people."""
-    name, now = data["archive"]["name"], data.get("now")
+    name = data["archive"]["name"]
     if data["action"] == "delete":
         size = data.get("frees")
         held = f"; {size} bytes are held by it alone" if size is not None else ""
@@ -269,4 +269,4 @@ def care_lines(data: dict[str, Any], check: bool) -> list[str]:
         return [f"{name} is in {data['file']}: {data['bytes']} bytes, SHA-256 {data['sha256']}"]
     if not data["changed"]:
         return [f"{name} stays as it is."]
-    return [f"{name} {'would be' if check else 'is now'} {now['name']}"]
+    return [f"{name} {'would be' if check else 'is now'} {data['now']['name']}"]

@@ -25,7 +25,7 @@ WHOLE_LISTING = re.compile(r"[0-9a-f]{64}\.(gz|part)")
 
 def send_listings(settings: Settings, cancel: Optional[Cancel] = None) -> list[dict[str, Any]]:
     """Send what the controller's catalogue lacks; what fails is tried again after the next backup."""
-    sent = []
+    sent: list[dict[str, Any]] = []
     handle = os.open(settings.state / "catalogue.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # one sender at a time; a second finds nothing left to send

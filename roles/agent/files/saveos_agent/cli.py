@@ -116,4 +116,4 @@ def main(argv: list[str]) -> int:
         print(f"saveos-agent: {error}. Check the disk and the permissions of its directories.", file=sys.stderr)
         return EXIT_FAILED
     print(json.dumps(answer.data) if as_json else "\n".join(answer.lines))
-    return answer.code
+    return int(answer.code)

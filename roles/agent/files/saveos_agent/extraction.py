@@ -82,7 +82,7 @@ class Restoring:
         if self.saved.get("moving"):
             run.partial = self.saved["partial"]
             run.announce()
-            result = self.saved["result"]
+            result: dict[str, Any] = self.saved["result"]
             for item in self.saved["restore"].pop("failed_files"):
                 self.failures.add(item["path"], item["message"])
             run.restore.update(self.saved["restore"], tries=self.saved["tries"])
@@ -261,8 +261,8 @@ def extract(work: Restoring, partial: Path) -> dict[str, Any]:
         result.update(state="warning" if output.warnings else "succeeded", error=None)
     elif only_warnings:
         text = f"None of the paths is in archive {work.archive}."
-        error = AgentError("source_missing", text, "Browse the archive for their right names.")
-        result.update(state="failed", error=error.as_dict())
+        missing = AgentError("source_missing", text, "Browse the archive for their right names.")
+        result.update(state="failed", error=missing.as_dict())
     else:
         result.update(state="failed", error=classify(output, ssh_probe(work.settings, work.repository)))
     return result

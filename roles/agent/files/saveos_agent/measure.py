@@ -25,7 +25,7 @@ def measure(settings: Settings, sources: list[str], excludes: list[str]) -> dict
     if not sources or len(sources) > MEASURED_SOURCES or any(not path.startswith("/") for path in sources):
         raise usage("Sources are absolute paths, at least one.", "Name them: --source /etc --source /home.")
     began = time.monotonic()
-    counts = {path: {"path": path, "files": 0, "bytes": 0} for path in sources}
+    counts: dict[str, dict[str, Any]] = {path: {"path": path, "files": 0, "bytes": 0} for path in sources}
     told = {"excluded": 0, "unreadable": 0, "warnings": 0}
     seen: set[tuple[int, int]] = set()
     problems: list[str] = []

@@ -60,7 +60,7 @@ def pack(
             names.sort()
             for name in (*names, *sorted(files)):
                 _pack_entry(tar, tree, os.path.join(directory, name), seen, counts, needed)
-                tar.members.clear()  # it would keep them all
+                tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
                 needed = 0
         end = tarfile.TarInfo(END)
         missing = {"failed_files": failures.listed(), "failed_total": failures.total}
@@ -104,11 +104,12 @@ def _pack_entry(  # noqa: PLR0917
     with contextlib.suppress(KeyError):
         info.gname = grp.getgrgid(status.st_gid).gr_name
     info.mtime = int(status.st_mtime)
-    info.pax_headers = {"SAVEOS.times": f"{status.st_atime_ns} {status.st_mtime_ns}"}
+    headers = {"SAVEOS.times": f"{status.st_atime_ns} {status.st_mtime_ns}"}
     if needed:
-        info.pax_headers["SAVEOS.room"] = str(needed)
+        headers["SAVEOS.room"] = str(needed)
     if attributes := _attributes(path):
-        info.pax_headers["SAVEOS.attributes"] = attributes
+        headers["SAVEOS.attributes"] = attributes
+    info.pax_headers = headers
     if kind == tarfile.SYMTYPE:
         info.linkname = os.readlink(path)
     elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
@@ -130,12 +131,12 @@ def _pack_entry(  # noqa: PLR0917
 def _pack_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str, status: os.stat_result) -> None:
     info.size = status.st_size
     if status.st_size > status.st_blocks * 512:
-        info.pax_headers["SAVEOS.sparse"] = "1"
+        info.pax_headers = {**info.pax_headers, "SAVEOS.sparse": "1"}
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         digest = hashlib.sha256()
         while data := file.read(PIECE):
             digest.update(data)
-        info.pax_headers["SAVEOS.sha256"] = digest.hexdigest()
+        info.pax_headers = {**info.pax_headers, "SAVEOS.sha256": digest.hexdigest()}
         file.seek(0)
         tar.addfile(info, file)
 
@@ -168,7 +169,7 @@ class Unpacker:
         try:
             with opened(self.root), tarfile.open(fileobj=stream, mode="r|", bufsize=PIECE) as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()
+                    tar.members.clear()  # type: ignore[attr-defined]
                     self.check()
                     if member.name == END:
                         file = tar.extractfile(member)

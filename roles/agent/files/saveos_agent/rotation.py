@@ -18,10 +18,10 @@ from saveos_agent.state import Lock
 def settle_rotations(settings: Settings) -> list[str]:
     """With the lock held: finish what interrupted rotations left. What cannot be now, waits; its reasons."""
     waiting = []
-    for open_ in (
-        *(PassphraseRotation(settings, each) for each in settings.repositories),
-        TokenRotation(settings),
-    ):
+    rotations: list[PassphraseRotation | TokenRotation] = [
+        PassphraseRotation(settings, each) for each in settings.repositories
+    ]
+    for open_ in (*rotations, TokenRotation(settings)):
         try:
             open_.settle()
         except (AgentError, OSError, subprocess.SubprocessError) as error:
