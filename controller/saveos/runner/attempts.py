@@ -223,21 +223,22 @@ def end_marked(mark: str) -> int:
 
     Only for a supervisor that was killed: everything it had is then the kernel's or init's child. A
     process is known by its environment; ssh's shared connections overwrite theirs with a title, which
-    names the private directory.
+    names the private directory. While a process is in exec, /proc shows neither: then it is looked at again.
     """
     job, _, attempt = mark.partition(":")
     wanted = f"SAVEOS_ATTEMPT={mark}".encode()
     place = f"/{uuid.UUID(job).hex}.{attempt}.".encode()
     killed: set[int] = set()
     for _ in range(50):  # what forks between two looks is found by the next one
-        found = {
-            process
-            for process in _processes()
-            if wanted in _read(process, "environ").split(b"\0") or place in _read(process, "cmdline")
-        }
+        found, in_exec = set(), False
+        for process in _processes():
+            title = _read(process, "cmdline")
+            if place in title or wanted in _read(process, "environ").split(b"\0"):
+                found.add(process)
+            in_exec = in_exec or (not title and _is_program(process))
         found |= supervisor.descendants(found)
         found.discard(os.getpid())
-        if not found:
+        if not found and not in_exec:
             break
         supervisor.send(found, signal.SIGKILL)
         killed |= found
@@ -247,6 +248,14 @@ def end_marked(mark: str) -> int:
 
 def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def _is_program(process: int) -> bool:
+    """Whether it is neither a zombie nor a thread of the kernel."""
+    try:
+        return bool(os.readlink(f"/proc/{process}/exe"))  # noqa: PTH115
+    except OSError:
+        return False
 
 
 def _read(process: int, what: str) -> bytes:

@@ -37,8 +37,8 @@ def start_time(pid: int) -> Optional[str]:
 def processes_of(run_id: str) -> list[int]:
     """Every process of a run but this one, found by the marker in its environment.
 
-    Who starts a program hears of it before its exec ends, and until then /proc shows no environment (Linux,
-    fs/proc/base.c, environ_read); so a program without one is looked at again.
+    Who starts a program hears of it before its exec ends, and until then /proc shows no words and no
+    environment of it (Linux, fs/proc/base.c, environ_read); so such a one is looked at again.
     """
     marker = f"{MARKER}={run_id}".encode()
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()]
@@ -48,10 +48,10 @@ def processes_of(run_id: str) -> list[int]:
         bare = []
         for pid in pids:
             with contextlib.suppress(OSError):  # it is gone; a zombie and a thread of the kernel have no exe
-                environment = Path(f"/proc/{pid}/environ").read_bytes()
-                if marker in environment.split(b"\0"):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()  # it is there a moment before the other
+                if marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     found.append(pid)
-                elif not environment and os.readlink(f"/proc/{pid}/exe"):
+                elif not words and os.readlink(f"/proc/{pid}/exe"):
                     bare.append(pid)
         if not bare or time.monotonic() > deadline:
             return found
