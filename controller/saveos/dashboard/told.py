@@ -58,6 +58,27 @@ ERRORS = {  # code of a failed run or job → what went wrong, and what to do
     "unit_failed": mark("The host's service manager could not start the run. Provision the host again."),
     "timeout": mark("It took too long and was ended."),
     "unknown": mark("The run failed. Its log says more."),
+    "refused": mark("The host cannot do this now. What it told says why, and what to do."),
+    "transfer": mark("The transfer between the hosts broke off. Start it again."),
+    "rotation": mark("The rotation was not finished; the old secret stays in force. Rotate again."),
+    "not_local": mark(
+        "The database is not on this host. Get the archive's dump, and bring it back where the database is."
+    ),
+    "safety_failed": mark(
+        "The present database could not be dumped first, so it was not replaced."
+        " See that its server runs, and that the host has room."
+    ),
+    "compare_failed": mark("The host's files could not be walked in time. Compare a single directory."),
+    "no_text": mark("The file is no text. Restore it to look at it."),
+    "too_large": mark("The file is too large to be shown. Restore it to a directory to look at it."),
+    "measure_failed": mark("The sources could not be measured. Correct the excludes, or measure fewer."),
+    "not_protectable": mark(
+        "The host's configuration would prune protected archives as any other. Provision the host again."
+    ),
+    "tool_missing": mark("The host lacks a program that this needs. Install it."),
+    "key_export_missing": mark("There is no key export of the repository. Take it from the recovery kit."),
+    "mend_failed": mark("The repository's key could not be put back. Take it from the recovery kit."),
+    "catalogue": mark("The controller did not take the listing over. The host sends it again by itself."),
     # the worker's, of a job
     "hosts-failed": mark("Hosts failed. Look at their lines below, then retry them."),
     "hosts-gone": mark("None of its hosts was left for it."),
@@ -126,7 +147,6 @@ FINDINGS = {  # kind of a finding → its title
     "security-update": mark("A security update is waiting"),
     "held-security-update": mark("A security update is held back by hand"),
     "held-update": mark("An update is held back by hand"),
-    "update": mark("An update is waiting"),
     "updates-pending": mark("Updates are waiting that are not about security"),
     "updates-kept-back": mark("Updates are kept back"),
     "reboot-needed": mark("The host needs a restart"),
@@ -146,17 +166,15 @@ FINDINGS = {  # kind of a finding → its title
     "rotation-open": mark("A rotation was interrupted"),
     "differs": mark("A file or service differs from what provisioning would make"),
     # health
-    "config_missing": mark("A repository or its configuration is missing"),
-    "never_backed_up": mark("Nothing was ever saved to a repository"),
+    "never-backed-up": mark("Nothing was ever saved to a repository"),
     "retention": mark("Archives could not be pruned"),
-    "unit_missing": mark("A unit is not installed"),
-    "timer_off": mark("A timer is off: nothing runs by itself"),
-    "disk_full": mark("A file system is nearly full"),
-    "program_missing": mark("A program cannot be started"),
     "clock": mark("The clock is not synchronised"),
     "spool": mark("Run records wait for the controller"),
-    "load_high": mark("The load is high"),
-    "memory_low": mark("Little memory is available"),
+    "load-high": mark("The load is high"),
+    "memory-low": mark("Little memory is available"),
+    "storage-disk-full": mark("The storage server's disk is nearly full: backups will soon fail"),
+    "finding": mark("Something is not in order"),
+    "more": mark("There are more findings than can be told: mend these first"),
     # the controller itself
     "worker-none": mark("No worker is alive: no job runs, no alert is raised, no schedule fires"),
     "queue-waits": mark("Jobs wait in the queue for long"),
@@ -179,7 +197,7 @@ FINDINGS = {  # kind of a finding → its title
     "key-export-stale": mark("The key export of a repository is not of its present key"),
     "escrow-missing": mark("The escrow of a repository is missing"),
     "escrow-stale": mark("The escrow of a repository is out of date"),
-    "config-missing": mark("A repository has no borgmatic configuration"),
+    "config-missing": mark("A repository or its configuration is missing"),
     "config-invalid": mark("borgmatic refuses its configuration"),
     "config-other-repository": mark("A configuration writes to another place"),
     "source-none": mark("The policy names no source: nothing is backed up"),
@@ -270,7 +288,7 @@ def check(name: str, text: str) -> Told:
 
 def finding(kind: str, title: str) -> Told:
     """Return a finding's title."""
-    return _told(FINDINGS.get(kind, ""), title)
+    return _told(_title(kind), title)
 
 
 def alert(rule: str, summary: str) -> Told:
@@ -281,7 +299,12 @@ def alert(rule: str, summary: str) -> Told:
 
 def kind(name: str) -> str:
     """Return what a kind of finding is called; its own name where it is not known."""
-    return gettext(FINDINGS[name]) if name in FINDINGS else name
+    return gettext(_title(name) or name)
+
+
+def _title(kind: str) -> str:
+    """Return a kind's title; a health check tells of a repository's last error by that one's code."""
+    return FINDINGS.get(kind) or ERRORS.get(kind.replace("-", "_"), "")
 
 
 def _told(sentence: str, text: str) -> Told:
