@@ -283,7 +283,10 @@ def _read_keys(source: str) -> list[str]:
         raise CommandError(f"--host-key {source} cannot be read: {error}.", USAGE) from error
     keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not keys:
-        raise CommandError(f"--host-key {source} holds no key.", USAGE)
+        raise CommandError(
+            f"--host-key {source} holds no key: give a line such as ssh-ed25519 AAAA…, or a file of them.",
+            USAGE,
+        )
     return keys
 
 

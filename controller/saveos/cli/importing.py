@@ -79,7 +79,9 @@ def read_inventory(source: str) -> dict[str, Any]:
         text = path.read_text()
     else:
         if not path.exists():
-            raise CommandError(f"There is no inventory {source}.", USAGE)
+            raise CommandError(
+                f"There is no inventory {source}: name a file or directory as for ansible-playbook -i.", USAGE
+            )
         text = _list(path)
     try:
         told = json.loads(text)
@@ -95,7 +97,9 @@ def chosen(told: dict[str, Any], limit: str) -> list[str]:
     """Return the names of an inventory's hosts, or of a group's. Raises CommandError on no such group."""
     if limit and limit != "all":
         if limit not in told:
-            raise CommandError(f"The inventory has no group {limit}.", USAGE)
+            raise CommandError(
+                f"The inventory has no group {limit}: `ansible-inventory --graph` shows those it has.", USAGE
+            )
         return sorted(members(told, limit))
     return sorted(set(told["_meta"]["hostvars"]) | members(told, "all"))
 
@@ -191,7 +195,7 @@ def _known(source: str, names: set[str], port: int) -> list[str]:
     """Return a host's keys of a known_hosts file; ssh-keygen reads hashed names, too."""
     path = Path(source).expanduser()
     if not path.is_file():
-        raise CommandError(f"--known-hosts {source} is no file.", USAGE)
+        raise CommandError(f"--known-hosts {source} is no file: name one such as ~/.ssh/known_hosts.", USAGE)
     found: list[str] = []
     for name in sorted(names):
         looked_for = name if port == 22 else f"[{name}]:{port}"

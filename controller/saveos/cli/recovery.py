@@ -275,7 +275,9 @@ def _unpack(packed: zipfile.ZipFile, target: Path) -> Path:
     names = packed.namelist()
     top = names[0].partition("/")[0] if names else ""
     if not top or any(not name.startswith(f"{top}/") or ".." in Path(name).parts for name in names):
-        raise CommandError("The controller's answer is no recovery kit.")
+        raise CommandError(
+            "The controller's answer is no recovery kit: bring command and controller to one version."
+        )
     place = target / top
     _directory(place, new=True)
     for entry in packed.infolist():

@@ -14,6 +14,7 @@ from saveos.core.errors import Invalid
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+OTHER_LIST = "the cursor is not of this list: leave it out for the first page"
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items on a page")]
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before")]
@@ -39,9 +40,11 @@ def decode_cursor(cursor: str, length: int) -> list[Any]:
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, RecursionError) as error:
-        raise Invalid("the cursor is not one that a list returned", field="cursor") from error
+        raise Invalid(
+            "the cursor is not one that a list returned: leave it out for the first page", field="cursor"
+        ) from error
     if not isinstance(key, list) or len(key) != length:
-        raise Invalid("the cursor belongs to another list", field="cursor")
+        raise Invalid(OTHER_LIST, field="cursor")
     return key
 
 
@@ -52,7 +55,7 @@ def decode_id(cursor: str | None) -> uuid.UUID | None:
     try:
         return uuid.UUID(decode_cursor(cursor, 1)[0])
     except (ValueError, TypeError, AttributeError) as error:
-        raise Invalid("the cursor belongs to another list", field="cursor") from error
+        raise Invalid(OTHER_LIST, field="cursor") from error
 
 
 def decode_text(cursor: str | None) -> str | None:
@@ -61,7 +64,7 @@ def decode_text(cursor: str | None) -> str | None:
         return None
     text = decode_cursor(cursor, 1)[0]
     if not isinstance(text, str) or not text.isprintable():
-        raise Invalid("the cursor belongs to another list", field="cursor")
+        raise Invalid(OTHER_LIST, field="cursor")
     return text
 
 
@@ -73,7 +76,7 @@ def decode_time_and_id(cursor: str | None) -> tuple[datetime, uuid.UUID] | None:
     try:
         return datetime.fromtimestamp(float(moment), UTC), uuid.UUID(identity)
     except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
-        raise Invalid("the cursor belongs to another list", field="cursor") from error
+        raise Invalid(OTHER_LIST, field="cursor") from error
 
 
 def time_and_id(moment: datetime, identity: uuid.UUID) -> list[Any]:

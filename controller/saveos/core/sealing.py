@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 INFO = b"saveos escrow 1"
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 KEY_BYTES = 32
+NO_KEY = "a recovery key is 32 bytes in base64: use the file that `saveos recovery init` wrote"
 
 
 class WrongKey(Exception):
@@ -52,7 +53,9 @@ def open_sealed(sealed: bytes, private: str) -> bytes:
     try:
         return SUITE.decrypt(sealed, key, info=INFO)
     except (InvalidTag, ValueError) as error:
-        raise WrongKey("this key does not open the escrow, or the escrow was changed") from error
+        raise WrongKey(
+            "this key does not open it, or it was changed: use the recovery key of its time"
+        ) from error
 
 
 def _text(raw: bytes) -> str:
@@ -63,7 +66,7 @@ def _bytes(text: str) -> bytes:
     try:
         raw = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise WrongKey("a recovery key is 32 bytes in base64") from error
+        raise WrongKey(NO_KEY) from error
     if len(raw) != KEY_BYTES:
-        raise WrongKey("a recovery key is 32 bytes in base64")
+        raise WrongKey(NO_KEY)
     return raw

@@ -84,7 +84,7 @@ def needed_rights(operation: str, parameters: Mapping[str, Any]) -> Collection[s
 def check(archive: Archive, action: str) -> None:
     """Raise Conflict for what cannot be done to an archive."""
     if archive.gone_at is not None:
-        raise Conflict("its repository has this archive no more")
+        raise Conflict("its repository has this archive no more: choose another archive")
     if action == "delete" and archive.protected:
         raise Conflict("this archive is protected: take its protection away first")
 

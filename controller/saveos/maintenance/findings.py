@@ -19,7 +19,7 @@ from saveos.core.clock import now
 from saveos.core.database import new_id, touch
 from saveos.core.errors import Invalid, NotFound
 from saveos.core.inputs import check_clean
-from saveos.core.pagination import decode_cursor
+from saveos.core.pagination import OTHER_LIST, decode_cursor
 from saveos.hosts.models import Group, GroupMember, Host
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance.models import SEVERITIES, Finding, MaintenanceLatest, MaintenanceResult
@@ -317,7 +317,7 @@ def decode_place(cursor: str | None) -> tuple[int, uuid.UUID] | None:
             raise ValueError
         return int(rank), uuid.UUID(identity)
     except (ValueError, TypeError, AttributeError) as error:
-        raise Invalid("the cursor belongs to another list", field="cursor") from error
+        raise Invalid(OTHER_LIST, field="cursor") from error
 
 
 def find(session: Session, tenant_id: uuid.UUID, ids: Sequence[uuid.UUID]) -> list[Finding]:

@@ -115,8 +115,12 @@ def check_undo(session: Session, hosts: Sequence[Host], parameters: dict[str, An
     )
     repository = session.scalar(query)
     if repository is None:
-        raise Invalid(f"{hosts[0].name} has no such repository", field="parameters.repository_id")
+        raise Invalid(
+            f"{hosts[0].name} has no such repository: see saveos repositories list",
+            field="parameters.repository_id",
+        )
     if repository.server_id is None:
         raise Invalid(
-            "no guard keeps copies of a repository on the host itself", field="parameters.repository_id"
+            "no guard keeps copies of a repository on the host itself: restore from its archives",
+            field="parameters.repository_id",
         )

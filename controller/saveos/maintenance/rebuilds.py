@@ -127,7 +127,7 @@ def request(
     if host.state != "enrolled":
         raise Conflict(f"{host.name} is {host.state}: provision or resume it first")
     if not sandbox.is_agent:
-        raise Invalid(f"{sandbox.name} is no agent, so nothing can be restored to it", field="sandbox")
+        raise Invalid(f"{sandbox.name} is no agent: name a host that is one", field="sandbox")
     if why := service.fault(OPERATIONS["provision"], sandbox):
         raise Invalid(f"{sandbox.name} {why}", field="sandbox")
     archive = latest_archive(session, tenant_id, host)

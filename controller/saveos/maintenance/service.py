@@ -232,7 +232,9 @@ def fix_matching(
     if expected is not None and len(found) != expected:
         raise Conflict(f"{len(found)} findings match by now, not {expected}: look again", field="expected")
     if not found:
-        raise Invalid("no finding that matches can be mended by itself", field="matching")
+        raise Invalid(
+            "no finding that matches can be mended by itself: each says what to do by hand", field="matching"
+        )
     return _mend(session, actor, found, mode=mode, trigger=trigger)
 
 

@@ -351,7 +351,8 @@ def approve(
     if reason not in {each["code"] for each in state.reasons}:
         held = ", ".join(str(each["code"]) for each in state.reasons)
         raise Conflict(
-            f"the repository is not held for {reason}, but for {held or 'no reason'}", field="reason"
+            f"the repository is not held for {reason}: approve what it is held for ({held or 'nothing'})",
+            field="reason",
         )
     if not digest or digest != state.digest:
         raise Conflict(
@@ -379,7 +380,7 @@ def revoke(session: Session, repository: Repository, approval_id: uuid.UUID, by:
         select(Approval).where(Approval.id == approval_id, Approval.repository_id == repository.id)
     )
     if row is None:
-        raise NotFound("there is no such approval of this repository")
+        raise NotFound("there is no such approval of this repository: see saveos repositories approvals")
     if row.revoked_at is not None:
         raise Conflict("the approval is revoked already")
     row.revoked_at, row.revoked_by = now(), by[:150]

@@ -59,7 +59,7 @@ async def _received(request: Request) -> AsyncIterator[bytes]:
             if piece:
                 yield piece
     except ClientDisconnect:
-        raise Conflict("the host stopped sending") from None
+        raise Conflict("the host stopped sending: ask for it anew") from None
 
 
 def _check_sender(state: State, actor: Actor, restore_id: uuid.UUID) -> None:

@@ -151,7 +151,10 @@ def _archive(session: Session, tenant_id: uuid.UUID, ref: str, host: str | None)
     except ValueError:
         found = _by_name(session, tenant_id, ref, owner)
     if owner is not None and found.host_id != owner.id:
-        raise Invalid(f"that archive is not one of {owner.name}", field="archive")
+        raise Invalid(
+            f"that archive is not one of {owner.name}: see saveos archives list --host {owner.name}",
+            field="archive",
+        )
     if found.gone_at is not None:
         raise Conflict(f"its repository has {found.name} no more: choose another archive")
     return found
@@ -171,7 +174,7 @@ def _by_name(session: Session, tenant_id: uuid.UUID, name: str, owner: Host | No
 def _of_job(session: Session, job: Job) -> Restore:
     restore = session.scalar(select(Restore).where(Restore.job_id == job.id))
     if restore is None:
-        raise NotFound("the restore of that job is gone")
+        raise NotFound("the restore of that job is gone: start it anew")
     return restore
 
 

@@ -35,9 +35,15 @@ def init_recovery(
     try:
         fingerprint = sealing.fingerprint(public_key)
         if (mode == "managed") != bool(private_key):
-            raise Invalid("the private half is sent in mode managed, and only then", field="private_key")
+            raise Invalid(
+                "the private half is sent in mode managed, and only then: leave it out, or choose managed",
+                field="private_key",
+            )
         if private_key and sealing.public_of(private_key) != public_key.strip():
-            raise Invalid("the two halves do not belong together", field="private_key")
+            raise Invalid(
+                "the two halves do not belong together: make the pair anew with saveos recovery init",
+                field="private_key",
+            )
     except sealing.WrongKey as error:
         raise Invalid(str(error), field="public_key") from error
     before = current_key(session, tenant_id)
