@@ -212,6 +212,7 @@ FINDINGS = {  # kind of a finding → its title
     "state-read-only": mark("The agent's file system is read-only"),
     "program-missing": mark("A program cannot be started"),
     "unit-missing": mark("A unit is not installed"),
+    "units-unknown": mark("systemd does not answer"),
     "unit-not-reloaded": mark("systemd does not know a unit's present text"),
     "timer-off": mark("A timer is off: nothing runs by itself"),
     "timer-never": mark("A timer will never fire"),

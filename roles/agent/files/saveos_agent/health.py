@@ -63,8 +63,9 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The report in flat figures, which the controller keeps and compares from run to run."""
     ages = [each["last_archive_age_seconds"] for each in report["repositories"]]
     shares = [each["free_bytes"] / each["total_bytes"] for each in report["disks"] if each["total_bytes"]]
+    units = [unit["active"] in ("active", "inactive", "activating", "deactivating") for unit in report["units"]]
     told: dict[str, Any] = {
-        "units": sum(unit["active"] in ("active", "inactive", "activating") for unit in report["units"]),
+        "units": sum(units),
         "load_per_cpu": round(report["load"][2] / (report["cpus"] or 1), 2),
         "memory_available_bytes": report["memory_available_bytes"],
         "disk_free_percent": round(100 * min(shares)) if shares else None,
@@ -82,11 +83,11 @@ def unit_states(settings: Settings) -> list[dict[str, Any]]:
     timer = settings.unit.removesuffix(".service") + ".timer"
     wanted = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,NextElapseUSecRealtime,LastTriggerUSec"
     try:
-        done = systemctl("show", "-p", wanted, settings.unit, timer, seconds=20)
+        done = systemctl("show", "-p", wanted, settings.unit, timer, seconds=60)
     except (OSError, subprocess.SubprocessError):
         return []
     units = []
-    for block in done.stdout.strip().split("\n\n"):
+    for block in filter(None, done.stdout.strip().split("\n\n")):
         values = dict(line.partition("=")[::2] for line in block.splitlines())
         unit = {
             "name": values.get("Id"),
@@ -164,6 +165,9 @@ def findings(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def host_findings(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Units, disks, programs, clock and spool."""
+    if report["init"] == "systemd" and not report["units"]:
+        text = "systemd does not answer, so nobody knows whether backups are scheduled."
+        yield finding("warning", "units_unknown", text, "See how it is: systemctl is-system-running.")
     for unit in report["units"]:
         if unit["load"] != "loaded":
             text = f"{unit['name']} is not installed."
