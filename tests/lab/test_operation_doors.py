@@ -151,7 +151,9 @@ def test_every_door_of_every_operation_gives_the_same_record_and_a_check_changes
                 door.__name__: record(fleet, jobs[door.__name__, operation], operation, name) for door in DOORS
             }
             first = told[operation, name] = seen["by_http"]
-            assert all(each == first for each in seen.values()), seen
+            for door, each in seen.items():
+                differs = {key: (first[key], value) for key, value in each.items() if value != first[key]}
+                assert not differs, f"{operation} of {name} by HTTP and {door}: {differs}"
     for host in hosts:
         sizes = [512 * int(size) for size in on(host, f"stat -c %b {ARCHIVES}/*.deb").split()]
         freed = told["cleanup", host.name]["summary"]
