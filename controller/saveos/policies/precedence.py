@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from saveos.core.clock import now
@@ -56,11 +56,13 @@ def recompute(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UU
     """Bring `Host.policy_id` and `policy_source` up to date, of some hosts or all; returns how many changed.
 
     A host with another policy is judged by its schedule from now on, and has repositories on its servers.
+    So is one that was taken out and comes back: its archives of before keep nobody from missing the next.
     """
     session.flush()
     default = default_policy(session, tenant_id)
     wanted, source = _wanted(session, tenant_id, default.id if default else None)
-    differs = or_(Host.policy_id.is_distinct_from(wanted), Host.policy_source != source)
+    expects_none = and_(Host.due_at.is_(None), Host.last_backup_at.is_not(None))
+    differs = or_(Host.policy_id.is_distinct_from(wanted), Host.policy_source != source, expects_none)
     drills = Host.last_drill_at, Host.last_proven_at
     query = select(Host.id, Host.policy_id, Host.last_backup_at, Host.due_at, wanted, source, *drills).where(
         Host.tenant_id == tenant_id, Host.state != "decommissioned", differs

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from saveos.core.clock import now
+from saveos.hosts import service as hosts
 from saveos.hosts.models import Host
 from saveos.hosts.schemas import HostIn
 from saveos.policies import fleet, service
@@ -30,3 +32,14 @@ def test_a_new_schedule_moves_the_hour_at_which_a_host_is_late(session, tenant_i
     assert session.get_one(Host, host.id).due_at == datetime(2026, 1, 4, 4, 0, tzinfo=UTC) + timedelta(
         minutes=90
     )
+
+
+def test_a_host_that_comes_back_is_late_until_it_backs_up_again(session, tenant_id):
+    host = fleet.add_host(session, tenant_id, HostIn(name="web1"))
+    host.last_backup_at = now() - timedelta(days=40)
+    hosts.take_out(session, host)
+    host = fleet.add_host(session, tenant_id, HostIn(name="web1"))
+    host.state = "enrolled"
+    host.seen_at = now()
+    assert host.due_at is not None
+    assert hosts.protection(host, now()) == "late", "archives of before do not protect it"
