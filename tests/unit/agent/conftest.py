@@ -177,6 +177,7 @@ def backed(stages: Stages, agent: Packed, programs: tuple[str, str]) -> Iterator
     stages.reach("initialised", initialise)
     yield found
     found.run("backup", "--stop")
+    at_rest(base)  # else it writes where the next test lays its files
 
 
 @pytest.fixture

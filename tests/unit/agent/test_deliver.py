@@ -113,11 +113,11 @@ def test_an_unreachable_controller_is_named_and_nothing_is_lost(agent, settings,
 def test_a_hanging_controller_is_given_up(agent, settings, controller, monkeypatch):
     monkeypatch.setattr(agent, "POST_SECONDS", 0.3)
     spool(agent, settings, 1)
-    controller.answer = lambda body: time.sleep(2) or 200
+    controller.answer = lambda body: time.sleep(60) or 200
     began = time.monotonic()
     with pytest.raises(agent.AgentError):
         agent.deliver(settings)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 30
 
 
 def test_without_a_controller_nothing_is_spooled(agent, host):

@@ -173,6 +173,38 @@ def test_a_process_is_found_from_its_first_moment(agent, monkeypatch):
         begun.wait()
 
 
+def test_what_goes_on_without_words_is_waited_for_once(agent, monkeypatch):
+    """A program may be started without any; it is no program in exec."""
+    silent = subprocess.Popen(["sleep", "60"], env={})
+    read, looks = Path.read_bytes, []
+
+    def wordless(path):
+        if path.parent == Path(f"/proc/{silent.pid}"):
+            looks.append(path)
+            return b""
+        return read(path)
+
+    monkeypatch.setattr(agent, "EXEC_SECONDS", 0.2)
+    monkeypatch.setattr(Path, "read_bytes", wordless)
+    try:
+        assert agent.processes_of(RUN) == []
+        assert len(looks) > 2
+        looks.clear()
+        assert agent.processes_of(RUN) == []
+        assert len(looks) == 2
+    finally:
+        silent.kill()
+        silent.wait()
+
+
+def test_a_restore_whose_process_never_gets_far_is_given_up(agent, host, monkeypatch):
+    started = []
+    monkeypatch.setattr(agent, "start_restore", lambda _settings, _run_id, again=0: started.append(again))
+    agent.store(host.settings, f"restoring/{RUN}.json", {"request": {}, "tries": 0})
+    assert [agent.go_on(host.settings, RUN) for _ in range(7)] == [True] * 6 + [False]
+    assert started == [1, 2, 3, 4, 5, 6], "each has a unit of its own"
+
+
 def test_a_record_that_exists_is_not_overwritten_by_healing(agent, host):
     agent.store(host.settings, f"runs/{RUN}.json", {"run_id": RUN, "state": "succeeded"})
     dead_run(agent, host)

@@ -35,14 +35,19 @@ from saveos_agent.state import (
 from saveos_agent.times import borg_time, new_run_id, parse_utc
 
 
-def back_up(settings: Settings, trigger: str, say: Callable[[str], None]) -> int:
-    """Make backups as long as there are requests for them; this is the unit's command. Returns an exit code."""
+def back_up(settings: Settings, trigger: str, say: Callable[[str], None], *, requested: bool = False) -> int:
+    """Make backups as long as there are requests for them; this is the unit's command. Returns an exit code.
+
+    One that was started for a request alone does nothing where another has served it meanwhile.
+    """
     cancel = Cancel()
     cancel.install()
     with Lock(settings) as lock:
         wait_for_turn(settings, lock, trigger, cancel)
         heal(settings)
         settle_rotations(settings)
+        if requested and not pending_request(settings):
+            return EXIT_OK
         while True:
             run = next_run(settings, trigger)
             record = back_up_once(run, cancel, say)

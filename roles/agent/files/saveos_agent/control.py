@@ -49,7 +49,7 @@ def start_backup(settings: Settings) -> None:
                 "Provision the host again.",
             )
     else:
-        spawn(settings, "", "backup")
+        spawn(settings, "", "backup", "--requested")
 
 
 def is_starting(settings: Settings) -> bool:

@@ -19,11 +19,13 @@ from saveos_agent.settings import Settings
 
 MARKER = "SAVEOS_RUN_ID"  # in the environment of every process of a run, so that all of them can be found
 POLL_SECONDS = 0.1
-EXEC_SECONDS = 0.2  # beside eight busy processes on two cores 0.03 were seen
+EXEC_SECONDS = 5  # beside eight busy processes on two cores 0.03 were seen; a disk that stalls takes longer
 TERM_SECONDS = 10
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
+
+nameless: set[tuple[int, Optional[str]]] = set()  # programs that showed no words for all that time
 
 
 def start_time(pid: int) -> Optional[str]:
@@ -38,7 +40,8 @@ def processes_of(run_id: str) -> list[int]:
     """Every process of a run but this one, found by the marker in its environment.
 
     Who starts a program hears of it before its exec ends, and until then /proc shows no words and no
-    environment of it (Linux, fs/proc/base.c, environ_read); so such a one is looked at again.
+    environment of it (Linux, fs/proc/base.c, environ_read); so such a one is looked at again. One that goes
+    on without words was started so, and is waited for once.
     """
     marker = f"{MARKER}={run_id}".encode()
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()]
@@ -53,9 +56,10 @@ def processes_of(run_id: str) -> list[int]:
                     found.append(pid)
                 elif not words and os.readlink(f"/proc/{pid}/exe"):
                     bare.append(pid)
-        if not bare or time.monotonic() > deadline:
+        pids = [pid for pid in bare if (pid, start_time(pid)) not in nameless]
+        if not pids or time.monotonic() > deadline:
+            nameless.update((pid, start_time(pid)) for pid in pids)
             return found
-        pids = bare
         time.sleep(0.01)
 
 
@@ -198,8 +202,9 @@ def _read_lines(
             if process.poll() is not None:
                 if process.returncode < 0:
                     end_processes(run_id, grace=5)
-                ended_at = ended_at or time.monotonic()
-                if time.monotonic() - ended_at > 2:
+                if ended_at is None:  # what is left in the pipes is read first, however slow we are
+                    ended_at = time.monotonic()
+                elif time.monotonic() - ended_at > 2:
                     return
 
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 from saveos_agent.answers import record_answer
 from saveos_agent.control import settle, wait_for_record
 from saveos_agent.delivery import deliver
-from saveos_agent.errors import EXIT_FAILED, EXIT_OK, AgentError, usage
+from saveos_agent.errors import EXIT_FAILED, EXIT_OK, AgentError, refused, usage
 from saveos_agent.extraction import Restoring
 from saveos_agent.files import remove_tree
 from saveos_agent.output import RULES
@@ -22,18 +22,23 @@ from saveos_agent.settings import Settings
 from saveos_agent.state import LOCK_WAIT_SECONDS, Lock, discard, find_record, load, store
 from saveos_agent.workers import start_restore
 
+BEGIN_SECONDS = 60
+
 
 def wait_for_restore(settings: Settings, request: RestoreRequest, seconds: float) -> dict[str, Any]:
     """Start a restore detached from this session and return its record; the same run id starts it once."""
-    known = find_record(settings, request.run_id)
-    if known:
-        return known
-    active = load(settings, "active.json") or {}
-    running = active.get("run_id") == request.run_id or bool(processes_of(request.run_id))
-    if not running and not load(settings, request.state_file):
-        check_restore(settings, request)
-        store(settings, request.state_file, {"request": vars(request), "tries": 0})
-        start_restore(settings, request.run_id)
+    with Lock(settings, "begin.lock") as begin:  # the same run id may be asked for twice at once
+        if not begin.acquire(BEGIN_SECONDS):
+            raise refused("Another restore has been about to begin for a minute.", "Try again.")
+        known = find_record(settings, request.run_id)
+        if known:
+            return known
+        active = load(settings, "active.json") or {}
+        running = active.get("run_id") == request.run_id or bool(processes_of(request.run_id))
+        if not running and not load(settings, request.state_file):
+            check_restore(settings, request)
+            store(settings, request.state_file, {"request": vars(request), "tries": 0})
+            start_restore(settings, request.run_id)
 
     def working() -> bool:
         active = load(settings, "active.json") or {}

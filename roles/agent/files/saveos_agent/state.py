@@ -89,11 +89,11 @@ def bound_spool(settings: Settings) -> None:
 
 
 class Lock:
-    """The one lock of runs. A flock: the kernel frees it when the holder dies, so it is never stale."""
+    """The one lock of runs, or one by its name. A flock: the kernel frees it when the holder dies."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, name: str = "lock") -> None:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path = settings.state / "lock"
+        self.path = settings.state / name
         self.handle: Optional[int] = None
 
     def acquire(self, seconds: float) -> bool:

@@ -10,7 +10,7 @@ import sys
 from saveos_agent.errors import AgentError
 from saveos_agent.processes import MARKER, child_environment
 from saveos_agent.settings import PROGRAM, Settings
-from saveos_agent.state import load
+from saveos_agent.state import load, store
 
 
 def spawn(settings: Settings, run_id: str, *arguments: str) -> None:
@@ -30,6 +30,7 @@ def spawn(settings: Settings, run_id: str, *arguments: str) -> None:
 
 
 RESTORE_TRIES = 3  # a restore whose process was killed goes on by itself, so many times in all
+RESTORE_STARTS = 6  # so many where processes end before they count as a try
 
 
 def start_restore(settings: Settings, run_id: str, again: int = 0) -> None:
@@ -66,7 +67,11 @@ def go_on(settings: Settings, run_id: str) -> bool:
     saved = load(settings, f"restoring/{run_id}.json")
     if not isinstance(saved, dict) or saved["tries"] >= RESTORE_TRIES:
         return False
+    starts = saved.get("starts", 0) + 1  # each has a unit of its own: systemd may still know the dead one
+    if starts > RESTORE_STARTS:
+        return False
     with contextlib.suppress(AgentError, OSError):
-        start_restore(settings, run_id, saved["tries"])
+        store(settings, f"restoring/{run_id}.json", {**saved, "starts": starts})
+        start_restore(settings, run_id, starts)
         return True
     return False

@@ -39,7 +39,9 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
         raise refused("Another backup is about to begin.", "Join it with: saveos-agent backup --wait.")
     if trigger == "timer" and not settings.systemd and settings.jitter_seconds:
         time.sleep(jitter(settings, settings.jitter_seconds))
-    code = back_up(settings, trigger, lambda text: print(text, file=sys.stderr, flush=True))
+    code = back_up(
+        settings, trigger, lambda text: print(text, file=sys.stderr, flush=True), requested=options.requested
+    )
     newest = recent_records(settings, 1)
     return Answer(newest[0] if newest else None, [], code)
 
@@ -50,4 +52,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--due", action="store_true", help="with --trigger timer: do nothing unless it is time now"
     )
+    parser.add_argument("--requested", action="store_true", help=argparse.SUPPRESS)  # nothing without a request
     parser.add_argument("--stop", action="store_true", help="end the running backup and all its processes")
