@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -71,6 +72,7 @@ class Attempt:
         self._home = home
         self._process = process
         self._line = line
+        self._saying = threading.Lock()
         self._directory = directory
         self._ended = os.pidfd_open(process.pid)
 
@@ -92,16 +94,21 @@ class Attempt:
         self._say(b"stop\n")
 
     def _say(self, line: bytes) -> None:
-        try:
-            os.write(self._line, line)
-        except BrokenPipeError:
-            pass  # it has ended; wait() tells
+        with self._saying:  # the number of a closed descriptor is soon another play's
+            if self._line < 0:
+                return
+            try:
+                os.write(self._line, line)
+            except BrokenPipeError:
+                pass  # it has ended; wait() tells
 
     def finish(self) -> Result:
         """Reap the supervisor and return how the play ended. Ends what a killed supervisor left."""
         self._process.wait()
         os.close(self._ended)
-        os.close(self._line)
+        with self._saying:
+            os.close(self._line)
+            self._line = -1
         result = read_result(self._home, self.spec.name)
         if result is None or self._directory.exists():
             end_marked(self.spec.mark)

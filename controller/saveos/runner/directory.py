@@ -152,7 +152,7 @@ def environment(spec: Spec, directory: Path) -> dict[str, str]:
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_SSH_ARGS": (
             "-F none -o ControlMaster=auto -o ControlPersist=60s -o BatchMode=yes -o IdentitiesOnly=yes "
-            "-o ServerAliveInterval=2 -o ServerAliveCountMax=2"
+            "-o ServerAliveInterval=2 -o ServerAliveCountMax=4"
         ),
     }
 

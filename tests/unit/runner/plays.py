@@ -53,7 +53,7 @@ def finish(attempt: attempts.Attempt, timeout: float = 60) -> tuple[list[Line], 
     return lines, attempt.finish()
 
 
-def eventually(condition: Any, timeout: float = 15) -> None:
+def eventually(condition: Any, timeout: float = 60) -> None:
     """Wait until `condition()` is true."""
     end = time.monotonic() + timeout
     while not condition():

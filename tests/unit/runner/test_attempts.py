@@ -90,7 +90,7 @@ def test_cancel_ends_the_whole_tree(home: Path, tmp_path: Path) -> None:
     attempt.cancel()
     _, result = plays.finish(attempt)
     assert result == attempts.Result("canceled", None)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert plays.running(token) == []
     assert private(home) == []
 
@@ -115,8 +115,25 @@ def test_cancel_at_once_is_not_overheard(home: Path, tmp_path: Path) -> None:
     playbook = plays.play(tmp_path / "p.yml", f"ansible.builtin.command: sleep {token}")
     attempt = attempts.start(plays.spec(playbook), home)
     attempt.cancel()
-    _, result = plays.finish(attempt, 20)
+    _, result = plays.finish(attempt)
     assert result == attempts.Result("canceled", None)
+
+
+def test_what_is_said_after_the_end_reaches_no_other_play(home: Path, tmp_path: Path) -> None:
+    """Another thread may cancel a play in the moment of its end, whose descriptor is then somebody else's."""
+    attempt = attempts.start(plays.spec(plays.play(tmp_path / "p.yml", "ansible.builtin.debug:")), home)
+    assert attempt.wait(60)
+    number = attempt._line
+    attempt.finish()
+    ends = os.pipe()
+    reading = fcntl.fcntl(ends[0], fcntl.F_DUPFD, number + 100)
+    os.dup2(ends[1], number)
+    attempt.cancel()
+    os.set_blocking(reading, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 1)
+    for each in {*ends, reading, number}:
+        os.close(each)
 
 
 @pytest.mark.parametrize(("changes", "reason"), [({"timeout": 2}, "timeout"), ({"lease": 2}, "worker-lost")])
@@ -125,7 +142,7 @@ def test_timeout_and_silence_end_the_play(
 ) -> None:
     token = f"9{time.time_ns() % 10**8}"
     playbook = plays.play(tmp_path / "p.yml", f"ansible.builtin.command: sleep {token}")
-    _, result = plays.finish(attempts.start(plays.spec(playbook, **changes), home), 15)
+    _, result = plays.finish(attempts.start(plays.spec(playbook, **changes), home))
     assert result.reason == reason
     assert plays.running(token) == []
 
