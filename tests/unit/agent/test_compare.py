@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 
 
 def back_up(backed):
@@ -77,3 +78,56 @@ def test_only_the_first_paths_travel_and_all_are_counted(backed, agent, monkeypa
     monkeypatch.setattr(agent, "SHOWN", 10)
     told = agent.compare(backed.settings, backed.settings.repository(""), "latest", "/")
     assert (told["added"], len(told["differences"]), told["more"]) == ({"files": 30, "bytes": 60}, 10, 20)
+
+
+def test_what_the_configuration_leaves_out_in_any_way_is_not_called_added(backed, agent):
+    top, patterns, excludes = backed.sources, backed.base / "patterns", backed.base / "excludes"
+    patterns.write_text(f"# one more\nR {backed.base}/more\n+ {top}/logs/kept.log\n- {top}/logs\n")
+    excludes.write_text("\n# these\n*/cache\npp:sources/never\n")
+    for name in ("tagged", "logs", "cache", "listed", "odd [x]"):
+        (top / name).mkdir()
+    (backed.base / "more").mkdir()
+    (top / "tagged" / ".nobackup").touch()
+    backed.configure(
+        f"exclude_if_present: [.nobackup]\nkeep_exclude_tags: true\npatterns: ['! {top}/listed']\n"
+        f"patterns_from: [{patterns}]\nexclude_from: [{excludes}]\n"
+        "extra_borg_options:\n  create: --exclude '*.bak' --filter E\n"
+    )
+    back_up(backed)
+    left_out = ("tagged/new", "logs/new.log", "cache/new", "listed/new", "new.bak")
+    for name in (*left_out, "logs/kept.log", "odd [x]/new"):
+        (top / name).write_text("new")
+    (backed.base / "more" / "new").write_text("new")
+    with socket.socket(socket.AF_UNIX) as listening:  # Borg archives none, though its dry run tells of it
+        listening.bind(str(top / "socket"))
+        told = differences(backed)[0]
+    assert {each["path"] for each in told["differences"] if each["kind"] != "modified"} == {
+        f"{top}/logs/kept.log",
+        f"{top}/odd [x]/new",
+        f"{backed.base}/more/new",
+    }
+    assert agent.sources_of({"exclude_nodump": True, "one_file_system": True}).flags == [
+        "--exclude-nodump",
+        "--one-file-system",
+    ]
+
+
+def test_files_are_found_where_relative_sources_and_stripped_ones_are(backed):
+    kept = backed.base / "shelf" / "kept"
+    kept.mkdir(parents=True)
+    (kept / "same").write_text("same")
+    backed.configure(f"working_directory: {backed.base}\n")
+    text = backed.config.read_text()
+    backed.config.write_text(text.replace(f"- {backed.sources}\n", f"- sour*\n- {kept.parent}/./kept\n"))
+    back_up(backed)
+    assert differences(backed)[1] == {}
+    (backed.sources / "plain").write_text("changed")
+    (kept / "new").write_text("new")
+    told, _ = differences(backed)
+    found = {(each["kind"], each["path"]) for each in told["differences"]}
+    assert found >= {("modified", "/sources/plain"), ("added", "/kept/new")}
+    assert {kind for kind, _ in found} == {"modified", "added"}
+    backed.configure("extra_borg_options:\n  create: --no-such-option\n")
+    code, told = backed.run("compare")
+    assert (code != 0, told["error"]["code"]) == (True, "compare_failed")
+    assert "no-such-option" in told["error"]["message"]

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 from saveos_agent.borg import resolve_archive
-from saveos_agent.compare import configured
 from saveos_agent.directories import open_directory, opened
 from saveos_agent.drill import DUMP, Drill
 from saveos_agent.dumps import (
@@ -36,6 +35,7 @@ from saveos_agent.errors import AgentError, refused, usage
 from saveos_agent.files import read_json, remove_tree, write_json
 from saveos_agent.runs import remove_drill
 from saveos_agent.settings import Repository, Settings
+from saveos_agent.sources import configuration
 from saveos_agent.state import store
 from saveos_agent.times import utc
 
@@ -430,7 +430,7 @@ def undo(work: Loading, options: Any) -> dict[str, Any]:
 
 def sqlite_path(work: Loading, name: str) -> str:
     """Where the configuration says that an SQLite database is."""
-    for each in configured(work.settings, work.repository, "sqlite_databases") or []:
+    for each in configuration(work.settings, work.repository).get("sqlite_databases") or []:
         if isinstance(each, dict) and each.get("name") == name:
             return str(each["path"])
     raise AgentError("not_configured", f"The configuration knows no SQLite database {name}.", BY_HAND)
