@@ -205,3 +205,29 @@ def test_archives_filter_and_page_newest_first(api, host):
     assert len(api.get("/archives", params=between).json()["items"]) == 2
     assert api.get("/archives", params={"repository": str(uuid.uuid4())}).json()["items"] == []
     assert api.get("/archives?host=nope").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("warnings", "archive", "lacks"),
+    [
+        (["/srv/db: read: [Errno 5] Input/output error: 'db'"], {}, "could not read /srv/db"),
+        (["/srv/log: file changed while we backed it up"], {}, ""),
+        (["/srv/spool/1: open: [Errno 2] No such file or directory: '1'"], {}, ""),
+        ([], {"nfiles": 1}, "no file of the host"),
+        ([], {"original_size": 20_000_000}, "the one before it 900000000"),
+        ([], {"original_size": 100_000_000}, ""),
+    ],
+)
+def test_a_backup_that_lacks_something_says_so(api, host, warnings, archive, lacks):
+    before = record(host, started_at=at(-3), finished_at=at(-2.9))
+    before["results"][0]["archive"]["original_size"] = 900_000_000
+    send(api, host, before)
+    told = record(host, state="warning" if warnings else "succeeded")
+    told["results"][0] |= {"warnings": warnings, "state": told["state"]}
+    told["results"][0]["archive"] |= {"original_size": 900_000_000} | archive
+    assert send(api, host, told).json()["accepted"] == 1
+    run, shown = api.get(f"/runs/{told['run_id']}").json(), api.get("/hosts/web1").json()
+    assert (lacks in run["error"]) if lacks else run["error"] == ""
+    assert run["state"] == ("warning" if lacks else told["state"])
+    assert (shown["last_run_state"] == "incomplete") is bool(lacks)
+    assert shown["protection"] == "protected", "the archive is there"

@@ -77,6 +77,13 @@ def _failed(facts: Facts) -> str:
     return f"The backup of {facts.name} failed at {at}. Last good backup: {last}."
 
 
+def _incomplete(facts: Facts) -> str:
+    return (
+        f"The backup of {facts.name} at {_time(facts.last_run_at)} lacks something: paths that could not be "
+        "read, or most of what there was. Its run says what, on the host's page."
+    )
+
+
 def _never_enrolled(facts: Facts) -> str:
     return f"{facts.name} is in the inventory since {_time(facts.created_at)} but was never provisioned."
 
@@ -207,6 +214,9 @@ RULES: dict[str, Rule] = {
     "overdue": Rule("warning", "backup overdue", lambda facts: facts.due_at, _overdue, _backed_up),
     "silent": Rule("critical", "agent silent", lambda facts: facts.silent_since, _silent, _backed_up),
     "failed": Rule("critical", "backup failed", lambda facts: facts.last_run_at, _failed, _backed_up),
+    "incomplete": Rule(
+        "warning", "backup incomplete", lambda facts: facts.last_run_at, _incomplete, _backed_up
+    ),
     "never_enrolled": Rule(
         "warning",
         "never enrolled",
@@ -328,6 +338,7 @@ def cause(at: datetime) -> ColumnElement[str | None]:
         (protection == "failing", "failed"),
         (protection == "late", "overdue"),
         (and_(protection == "never", waited), "never_backed_up"),
+        (and_(protection == "protected", Host.last_run_state == "incomplete"), "incomplete"),
     )
 
 
@@ -391,7 +402,11 @@ def _drifts(at: datetime) -> Select[Any]:
 
 
 FAMILIES = (
-    Family("host", ("overdue", "silent", "failed", "never_enrolled", "never_backed_up"), _protection),
+    Family(
+        "host",
+        ("overdue", "silent", "failed", "incomplete", "never_enrolled", "never_backed_up"),
+        _protection,
+    ),
     Family("host", ("disk_full", "disk_low"), _disks),
     Family("host", ("clock",), _clocks),
     Family("host", ("drill_failed", "not_proven"), _drills),

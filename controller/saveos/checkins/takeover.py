@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from saveos.archives.models import Archive
+from saveos.checkins.gaps import gap
 from saveos.checkins.models import Run, RunningBackup
 from saveos.checkins.schemas import (
     CheckinOut,
@@ -37,6 +38,7 @@ from saveos.repositories.report import Claim, record_claims
 
 NO_ARCHIVE = "the run says it succeeded, but it made no archive"
 STOLEN = "another host told of this run"
+INCOMPLETE = "incomplete"  # the error code of a run, and the host's last state, where a backup lacks something
 
 REPOSITORIES = cast(Table, Repository.__table__)
 RUNNING = cast(Table, RunningBackup.__table__)
@@ -142,7 +144,7 @@ def _take_runs(
     for message in messages:
         for run_id, record in receipts[id(message)].wanted.items():
             if run_id not in rows:  # two messages of one batch may tell of one run
-                rows[run_id] = _run_row(message, record)
+                rows[run_id] = _run_row(message, record, gap(record, hosts[message.host_id].last_size))
     new = _insert_runs(session, list(rows.values()))
     tellers = {run_id: rows[run_id]["host_id"] for run_id in new} | _tellers(session, rows.keys() - new)
     archives: list[dict[str, Any]] = []
@@ -156,7 +158,8 @@ def _take_runs(
                 new.discard(run_id)
                 receipt.fresh.append(record)
                 archives += _archive_rows(message, record)
-                _apply(hosts[message.host_id], record, due)
+                lacks = rows[run_id]["error_code"] == INCOMPLETE
+                _apply(hosts[message.host_id], record, due, INCOMPLETE if lacks else _state(record))
         if receipt.fresh:
             touch(session, message.tenant_id, "archives")
     if archives:
@@ -202,13 +205,16 @@ def _tellers(session: Session, run_ids: Collection[uuid.UUID]) -> dict[uuid.UUID
     return {row.id: row.host_id for row in rows}
 
 
-def _run_row(message: Message, record: RecordTold) -> dict[str, Any]:
+def _run_row(message: Message, record: RecordTold, lacks: str) -> dict[str, Any]:
     error = record.error or next((result.error for result in record.results if result.error), None)
     state = _state(record)
     restored = [record.restore.model_dump(mode="json")] if record.restore else []
     text = f"{error.message} {error.fix}".strip() if error else ""
     if state != record.state:
         text = NO_ARCHIVE
+    code = error.code if error else ""
+    if lacks:
+        state, code, text = "warning", INCOMPLETE, lacks
     return {
         "id": record.run_id,
         "tenant_id": message.tenant_id,
@@ -220,7 +226,7 @@ def _run_row(message: Message, record: RecordTold) -> dict[str, Any]:
         "started_at": record.started_at,
         "finished_at": record.finished_at,
         "results": [result.model_dump(mode="json") for result in record.results] or restored,
-        "error_code": error.code if error else "",
+        "error_code": code,
         "error": text[:2000],
         "log": zlib.compress(record.log_tail.encode()) if record.log_tail else None,
         "received_at": message.at,
@@ -293,7 +299,7 @@ class _Due:
         return self._defaults[tenant_id]
 
 
-def _apply(host: Standing, record: RecordTold, due: _Due) -> None:
+def _apply(host: Standing, record: RecordTold, due: _Due, state: str) -> None:
     host.add_versions(record.versions)
     if record.kind != "backup":
         return
@@ -301,7 +307,7 @@ def _apply(host: Standing, record: RecordTold, due: _Due) -> None:
     sizes = [result.archive.original_size for result in record.results if result.archive]
     record_backup(
         host,
-        state=_state(record),
+        state=state,
         finished_at=finished,
         size=max((size for size in sizes if size is not None), default=None),
         succeeded=_has_archive(record) and record.state in ("succeeded", "warning"),

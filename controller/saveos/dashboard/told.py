@@ -79,6 +79,8 @@ ERRORS = {  # code of a failed run or job → what went wrong, and what to do
     "key_export_missing": mark("There is no key export of the repository. Take it from the recovery kit."),
     "mend_failed": mark("The repository's key could not be put back. Take it from the recovery kit."),
     "catalogue": mark("The controller did not take the listing over. The host sends it again by itself."),
+    # the controller's own, of a backup that lacks something
+    "incomplete": mark("The backup lacks something that should be in it."),
     # the worker's, of a job
     "hosts-failed": mark("Hosts failed. Look at their lines below, then retry them."),
     "hosts-gone": mark("None of its hosts was left for it."),

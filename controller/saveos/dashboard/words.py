@@ -69,6 +69,7 @@ job_hosts = {
 runs = {
     "succeeded": Shown("good", mark("Succeeded")),
     "warning": Shown("warn", mark("With warnings")),
+    "incomplete": Shown("warn", mark("Incomplete")),  # of a host's last run
     "failed": Shown("bad", mark("Failed")),
     "canceled": Shown("idle", mark("Canceled")),
 }
@@ -92,6 +93,10 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
         mark("A backup is missing, and nothing was heard of the host since. Is it running and connected?"),
     ),
     "failed": (mark("Backup failed"), mark("The last run failed. The host's page says why.")),
+    "incomplete": (
+        mark("Backup incomplete"),
+        mark("The last backup lacks something. The host's page says what."),
+    ),
     "never_enrolled": (
         mark("Never provisioned"),
         mark("The host is in the inventory, but was never provisioned."),
@@ -124,6 +129,9 @@ judged = {  # rule → when it holds
     "overdue": mark("The next backup is past its time, the spread and the grace of its policy."),
     "silent": mark("A backup is missing, and nothing was heard of the host since."),
     "failed": mark("The last run failed; each further failed run counts, without telling you again."),
+    "incomplete": mark(
+        "The last backup could not read some paths, holds no file, or less than a tenth of the one before."
+    ),
     "never_enrolled": mark("A host is in the inventory for an hour and was never provisioned."),
     "never_backed_up": mark("A host is in care for a day, or past its first time, without any backup."),
     "disk_full": mark("Less than 5 percent of a file system that backups need is free."),

@@ -57,7 +57,7 @@ class Host(HasId, Base):
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)  # what provisioning and health reported
     created_at: Mapped[datetime] = mapped_column(default=now)
     seen_at: Mapped[datetime | None]
-    last_run_state: Mapped[str] = mapped_column(String(20), default="")
+    last_run_state: Mapped[str] = mapped_column(String(20), default="")  # of a run, or incomplete
     last_run_at: Mapped[datetime | None]
     last_backup_at: Mapped[datetime | None]
     last_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes, original size of the last archive

@@ -24,6 +24,8 @@ CONDITIONS = [
     ({"last_run_state": "failed", "last_backup_at": None, "due_at": None}, "failed"),
     ({"last_run_state": "canceled"}, None),
     ({"last_run_state": "warning"}, None),
+    ({"last_run_state": "incomplete"}, "incomplete"),
+    ({"last_run_state": "incomplete", "due_at": 1, "seen_at": 0}, "overdue"),
     (
         {"state": "pending", "seen_at": None, "last_backup_at": None, "due_at": None, "last_run_state": ""},
         "never_enrolled",
@@ -71,7 +73,10 @@ def test_an_alert_agrees_with_the_hosts_protection(fleet, session):
     found = {alert.host_id: alert.rule for alert in fleet.alerts()}
     for host in session.scalars(select(Host).where(Host.state == "enrolled")):
         kind = protection(host, fleet.start)
-        assert found.get(host.id) == names.get(kind) or kind == "never", (host.name, kind)
+        wanted = (
+            "incomplete" if host.last_run_state == "incomplete" and kind == "protected" else names.get(kind)
+        )
+        assert found.get(host.id) == wanted or kind == "never", (host.name, kind)
 
 
 def test_a_lasting_cause_raises_one_alert(fleet):
