@@ -114,11 +114,11 @@ def test_nothing_is_reported_without_a_controller_or_by_its_own_jobs(play, recei
 
 
 def test_a_hanging_controller_is_given_up_and_fails_no_play(play, receiver):
-    receiver.delay = 20
+    receiver.delay = 90
     began = time.monotonic()
     done = play("--limit", "one", SAVEOS_URL=receiver.url, SAVEOS_TOKEN=TOKEN)
     assert done.returncode == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert "was not reported" in done.stderr
     assert TOKEN not in done.stdout + done.stderr
 

@@ -155,6 +155,6 @@ def test_ten_thousand_hosts(api):
         elapsed = time.perf_counter() - began
         print(f"{action}: {elapsed:.2f} s")
         assert len(sent) < 100, f"{action} of 10,000 hosts took {len(sent)} statements"
-        assert elapsed < 15, f"{action} of 10,000 hosts took {elapsed:.1f} s"
+        assert elapsed < 60, f"{action} of 10,000 hosts took {elapsed:.1f} s"
     with api.database.session() as session:
         assert session.scalar(select(func.count()).where(Host.state == "decommissioned")) == 10_000

@@ -24,9 +24,9 @@ PLAY = """
   gather_facts: false
   tasks:
     - name: begin
-      ansible.builtin.debug: {msg: begun}
+      ansible.builtin.debug: {{msg: begun}}
     - name: wait
-      ansible.builtin.command: sleep %s
+      ansible.builtin.shell: test -e {0} || {{ touch {0}; exec sleep 60; }}
 """
 
 
@@ -51,13 +51,13 @@ def serving() -> Iterator[str]:
 
 @pytest.fixture
 def client(installation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """A client with the admin's token; `health` runs a small play that takes a while."""
+    """A client with the admin's token; `health` runs a small play that takes a minute, but the second time."""
     (tmp_path / "fleet/playbooks").mkdir(parents=True)
     (tmp_path / "fleet/ansible.cfg").write_text("[defaults]\n")
-    (tmp_path / "fleet/playbooks/health.yml").write_text(PLAY % 3)
+    (tmp_path / "fleet/playbooks/health.yml").write_text(PLAY.format(tmp_path / "again"))
     monkeypatch.setattr(Settings, "fleet_dir", property(lambda _self: tmp_path / "fleet"))
     monkeypatch.setitem(OPERATIONS, "health", replace(OPERATIONS["health"], on_result=None))
-    monkeypatch.setenv("SAVEOS_LEASE_SECONDS", "3")
+    monkeypatch.setenv("SAVEOS_LEASE_SECONDS", "9")
     with httpx.Client(headers={"Authorization": f"Bearer {installation.token}"}, timeout=30) as client:
         yield client
 

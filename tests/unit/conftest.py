@@ -103,7 +103,7 @@ def playbooks(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(installation: Any, playbooks: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(Settings, "fleet_dir", property(lambda _self: playbooks.parent))
-    return Settings(lease_seconds=3)
+    return Settings(lease_seconds=9)
 
 
 @pytest.fixture

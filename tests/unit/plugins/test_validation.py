@@ -60,12 +60,12 @@ def test_a_check_that_breaks_or_hangs_loses_nothing():
 
     def hangs():
         yield validation_core.Finding("second", "info", "t", "f")
-        time.sleep(5)
+        time.sleep(40)
 
-    checks = [validation_core.Check("one", breaks), validation_core.Check("two", hangs, 0.2)]
+    checks = [validation_core.Check("one", breaks), validation_core.Check("two", hangs, 1)]
     began = time.monotonic()
     found = validation_core.run_checks(checks)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert ids(found) == ["first", "check-failed", "second", "check-timed-out"]
     assert "\\x1b" in found[1].evidence
     assert found[3].subject == "two"
