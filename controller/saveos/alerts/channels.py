@@ -144,6 +144,16 @@ def announce(session: Session, events: Sequence[Event]) -> None:
         session.execute(insert(Delivery), rows)
 
 
+def tell_open(session: Session, channel: Channel) -> None:
+    """Queue one message with all open alerts that a channel is told of, if there are any."""
+    query = select(Alert).where(Alert.tenant_id == channel.tenant_id, Alert.state == "open").order_by(Alert.id)
+    events = events_of(session, session.scalars(query).all(), "opened")
+    groups = group_names(session, list({event.host_id for event in events if event.host_id}))
+    mine = [event for event in events if _is_for(channel, event, groups)]
+    if mine:
+        session.execute(insert(Delivery), [_row(channel, _digest(mine))])
+
+
 def queue_test(session: Session, channel: Channel) -> Delivery:
     """Queue a test message."""
     text = f"This is a test of the channel {channel.name}. Alerts will arrive like this."

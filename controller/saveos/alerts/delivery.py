@@ -32,7 +32,8 @@ BATCH = 50
 LIFE = 40.0  # seconds for one batch
 CLAIM = timedelta(minutes=3)  # a claimed message is tried again after this, should its worker die
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=15), timedelta(hours=1)
-ATTEMPTS = 12  # over about four hours
+ATTEMPTS = 12  # over about four hours: then an alert says so
+GIVE_UP = ATTEMPTS + 7 * 24  # after a week of attempts, one an hour
 KEPT_ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 Started = Callable[["subprocess.Popen[str]"], None]
@@ -147,7 +148,10 @@ def test_channel(
 
 
 def record(session: Session, messages: Sequence[Message], results: Sequence[Result]) -> None:
-    """Take over what became of claimed messages; those not tried wait as they did before."""
+    """Take over what became of claimed messages; those not tried wait as they did before.
+
+    A channel that failed and delivers again is told what holds: messages to it may have been given up.
+    """
     by_id = {result.id: result for result in results}
     for message in messages:
         delivery = session.get(Delivery, uuid.UUID(message.id))
@@ -173,13 +177,18 @@ def _record(session: Session, delivery: Delivery, channel: Channel, result: Resu
     delivery.error, channel.last_error, channel.last_at = result.error, result.error, at
     if result.ok:
         delivery.state, delivery.finished_at, channel.last_state = "delivered", at, "delivered"
-        resolve_alert(session, *cause, f"The channel {channel.name} delivers again.")
-    elif result.refused or delivery.kind == "test" or delivery.attempts >= ATTEMPTS:
-        delivery.state, delivery.finished_at, channel.last_state = "failed", at, "failed"
-        if delivery.kind != "test":
-            open_alert(session, *cause, f"The channel {channel.name} does not deliver: {result.error}")
+        if resolve_alert(session, *cause, f"The channel {channel.name} delivers again."):
+            channels.tell_open(session, channel)
+        return
+    over = result.refused or delivery.kind == "test" or delivery.attempts >= GIVE_UP
+    failing = over or delivery.attempts >= ATTEMPTS
+    channel.last_state = "failed" if failing else "retrying"
+    if over:
+        delivery.state, delivery.finished_at = "failed", at
     else:
-        delivery.next_at, channel.last_state = at + wait_after(delivery.attempts), "retrying"
+        delivery.next_at = at + wait_after(delivery.attempts)
+    if failing and delivery.kind != "test":
+        open_alert(session, *cause, f"The channel {channel.name} does not deliver: {result.error}")
 
 
 def _due(session: Session) -> list[uuid.UUID]:

@@ -119,7 +119,15 @@ def test_a_channel_that_never_delivers_raises_an_alert_elsewhere_and_resolves(fl
         session.execute(update(Delivery).values(attempts=delivery.ATTEMPTS - 1))
     receiver.status = 500
     deliver(database, OPEN)
-    assert state_of(fleet, down) == [("opened", "failed", delivery.ATTEMPTS)]
+    assert state_of(fleet, down) == [("opened", "pending", delivery.ATTEMPTS)]
+    with database.session() as session:
+        session.execute(
+            update(Delivery).where(Delivery.channel_id == down.id).values(attempts=delivery.GIVE_UP - 1)
+        )
+    make_due(database)
+    receiver.status = 500
+    deliver(database, OPEN)
+    assert state_of(fleet, down) == [("opened", "failed", delivery.GIVE_UP)]
     assert [alert.object for alert in fleet.alerts("open")][1:] == [f"channel:{down.id}"]
     receiver.status = 200
     deliver(database, OPEN)
@@ -128,6 +136,8 @@ def test_a_channel_that_never_delivers_raises_an_alert_elsewhere_and_resolves(fl
     assert [alert.rule for alert in fleet.alerts("open")] == ["failed"]
     with database.session() as session:
         assert session.get_one(Channel, down.id).last_state == "delivered"
+    (again,) = [each for each in fleet.queued(down) if each.kind == "digest"]
+    assert "The backup of web1 failed" in again.body, "what was given up is told when it can be"
 
 
 CORPUS = [
