@@ -144,6 +144,18 @@ def test_an_empty_repository_proves_nothing(drilled):
     assert told["repositories"][0]["error"]["code"] == "archive_missing"
 
 
+def test_an_archive_of_nothing_but_the_canary_proves_nothing(drilled):
+    config = drilled.base / "etc/borgmatic"
+    path = next(config.iterdir())
+    path.write_text(
+        path.read_text().replace("exclude_patterns:\n", f"exclude_patterns:\n- pp:{drilled.sources}\n")
+    )
+    back_up(drilled)
+    code, told = drilled.run("drill")
+    assert (code, told["state"], told["repositories"][0]["canary"]) == (1, "failed", "proven")
+    assert "no file of the host" in told["repositories"][0]["failed"][0]["reason"]
+
+
 def test_a_killed_drill_leaves_nothing_for_the_next_run(drilled, agent):
     archive_dir = Path("/var/tmp") / f"saveos-drill-{random.getrandbits(64):016x}"
     (archive_dir / "files").mkdir(parents=True)

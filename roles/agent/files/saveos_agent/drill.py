@@ -81,6 +81,7 @@ class Sample:
         self.files: list[Archived] = []
         self.dumps: dict[str, list[Archived]] = {}
         self.canary: Optional[Archived] = None
+        self.holds_files = False  # of the host's own, whether a sample can take them or not
 
     def __call__(self, chunk: bytes) -> None:
         *records, self._rest = (self._rest + chunk).split(b"\0")
@@ -95,9 +96,14 @@ class Sample:
         dump = DUMP.match(item.path)
         if dump:
             self.dumps.setdefault(dump[0], []).append(item)
-        elif item.path == self._canary:
+            return
+        if item.path == self._canary:
             self.canary = item
-        elif not item.path.startswith("borgmatic/") and item.size <= DRILL_FILE_BYTES and self._exact(item):
+            return
+        if item.path.startswith("borgmatic/"):
+            return
+        self.holds_files = True
+        if item.size <= DRILL_FILE_BYTES and self._exact(item):
             self._seen += 1
             if len(self.files) < self._size:
                 self.files.append(item)
@@ -223,8 +229,8 @@ class Drill:
             result["canary"] = "failed" if reason else "absent"
         if reason:
             failed.append({"path": str(canary_file(self.settings)), "reason": reason})
-        if not wanted and not sample.dumps:
-            failed.append({"path": "/", "reason": "the archive holds no file that could be restored"})
+        if not sample.holds_files and not sample.dumps:
+            failed.append({"path": "/", "reason": "the archive holds no file of the host's sources"})
         if self.transfer:
             (self.scratch / SENT).mkdir(mode=0o700, exist_ok=True)
             where.rename(self.scratch / SENT / repository.id)
