@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from saveos.accounts.models import Tenant, User
-from saveos.accounts.service import create_user
+from saveos.accounts.service import create_token, create_user, record
 from saveos.alerts import channels
 from saveos.alerts import service as alerts
 from saveos.alerts.schemas import ChannelIn
@@ -69,6 +69,7 @@ class Seeded:
     channel_id: uuid.UUID | None = None
     repository_id: uuid.UUID | None = None  # of `host`, held by its guard
     used_policy_id: uuid.UUID | None = None  # of the policy that hosts have
+    user_id: uuid.UUID | None = None  # of paula, who has a token
 
 
 def seed(session: Session, count: int = 60) -> Seeded:
@@ -95,6 +96,7 @@ def seed(session: Session, count: int = 60) -> Seeded:
     made = _jobs(session, tenant_id, hosts, archives, chance)
     _plans(session, made)
     made.used_policy_id = policy.id
+    made.user_id = _acts(session, tenant_id, made)
     held = next(host["id"] for host in hosts if host["name"] == made.host)
     made.repository_id = _guards(session, tenant_id, store, repositories, repositories[held])
     return made
@@ -149,6 +151,22 @@ def _users(session: Session, tenant_id: uuid.UUID) -> None:
     for name, role in (("marie", "admin"), ("vera", "viewer"), ("otto", "operator"), ("paula", "viewer")):
         user, _ = create_user(session, tenant_id, name, role, PASSWORD)
         user.password_hash = hashed
+
+
+def _acts(session: Session, tenant_id: uuid.UUID, made: Seeded) -> uuid.UUID:
+    """What people did, and paula's token with few rights; returns her id."""
+    paula = session.scalars(select(User).where(User.name == "paula")).one()
+    create_token(session, tenant_id, paula, "wall screen", ["hosts:read", "jobs:read", "alerts:read"])
+    for actor, action, object_, detail in (
+        ("otto (token night shift)", "start operation", f"job:{made.failed_job}", {"operation": "backup"}),
+        ("marie", "change host", f"host:{made.host}", {"tags": ["prod", "web"], "port": 2222}),
+        ("marie", "create policy", "policy:dumps", {}),
+        ("marie", "change user", "user:paula", {"role": "viewer"}),
+        ("enrolment token racks", "register host", "registration:web-99", {}),
+    ):
+        act = record(session, tenant_id, actor, action, object_, address="2001:db8:85a3::8a2e:370:7334")
+        act.detail = detail
+    return paula.id
 
 
 def _alerts(session: Session, tenant_id: uuid.UUID) -> None:

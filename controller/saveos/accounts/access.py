@@ -125,6 +125,13 @@ def describe(session: Session, object_: str, **detail: object) -> None:
         row.detail = dict(detail)
 
 
+def unsay(session: Session) -> None:
+    """Take the note of the current request's write back: a form that is shown again has done nothing."""
+    row = session.info.pop("audit", None)
+    if row is not None:
+        session.expunge(row) if row in session.new else session.delete(row)
+
+
 def _by_token(database: Database, token: str, address: str) -> Actor:
     with database.session() as session:
         row = session.execute(

@@ -2,11 +2,12 @@
 
 import uuid
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from saveos.accounts import service
+from saveos.accounts import service, trail
 from saveos.accounts.access import (
     Actor,
     CurrentActor,
@@ -15,7 +16,6 @@ from saveos.accounts.access import (
     describe,
     require,
 )
-from saveos.accounts.models import Token, User
 from saveos.accounts.schemas import (
     AuditOut,
     LoggedIn,
@@ -33,8 +33,10 @@ from saveos.accounts.schemas import (
     UserOut,
     UserPatch,
 )
+from saveos.core.clock import now
 from saveos.core.errors import Forbidden
-from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
+from saveos.core.inputs import Filter, Moment
+from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, encode_cursor, split
 from saveos.core.web import SessionDep, StateDep, check_same_origin
 
 router = APIRouter(tags=["accounts"])
@@ -189,12 +191,14 @@ def create_token(
     if actor.user_id is None:
         raise Forbidden("only a user can make a token")
     user = service.get_user(session, actor.tenant_id, actor.user_id)
-    rights = service.RIGHTS[user.role]
-    asked = rights if "*" in body.scopes else frozenset(body.scopes) & rights
-    if not asked <= actor.rights:
-        raise Forbidden("a token cannot have more rights than who makes it: name fewer scopes")
     token, secret = service.create_token(
-        session, actor.tenant_id, user, body.name, body.scopes, expires_in_days=body.expires_in_days
+        session,
+        actor.tenant_id,
+        user,
+        body.name,
+        body.scopes,
+        expires_in_days=body.expires_in_days,
+        within=actor.rights,
     )
     describe(session, f"token:{token.name}", scopes=token.scopes)
     return TokenCreated(**TokenOut.model_validate(token).model_dump(), token=secret)
@@ -212,15 +216,9 @@ def rotate_token(
         raise Forbidden("only a user can rotate a token")
     user = service.get_user(session, actor.tenant_id, actor.user_id)
     overlap = timedelta(hours=(body or TokenRotateIn()).overlap_hours)
-    token, secret = service.rotate_token(session, actor.tenant_id, user, token_id, overlap)
-    if not actor.rights >= service.RIGHTS[user.role] & _meant(token, user):
-        raise Forbidden("this token may not make one with more rights than it has: log in instead")
+    token, secret = service.rotate_token(session, actor.tenant_id, user, token_id, overlap, within=actor.rights)
     describe(session, f"token:{token.name}", rotated=str(token_id))
     return TokenCreated(**TokenOut.model_validate(token).model_dump(), token=secret)
-
-
-def _meant(token: Token, user: User) -> frozenset[str]:
-    return service.RIGHTS[user.role] if "*" in token.scopes else frozenset(token.scopes)
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
@@ -229,17 +227,51 @@ def revoke_token(
 ) -> None:
     """End a token at once: one's own, or anyone's with the right tokens:write."""
     owner = None if actor.may("tokens:write") else actor.user_id
-    service.revoke_token(session, actor.tenant_id, token_id, owner)
+    token = service.revoke_token(session, actor.tenant_id, token_id, owner)
+    describe(session, f"token:{token.name}")
+
+
+def _wanted(
+    actor: Annotated[Filter, Query(description="A user, with their tokens; or as the trail says it")] = "",
+    action: Annotated[Filter, Query(description="The action, such as `add host`")] = "",
+    object: Annotated[Filter, Query(description="A part of the object, such as `host:web1`")] = "",
+    address: Annotated[Filter, Query(description="The address it came from")] = "",
+    since: Moment | None = None,
+    until: Moment | None = None,
+) -> trail.Wanted:
+    return trail.Wanted(actor, action, object, address, since, until)
+
+
+WantedActs = Annotated[trail.Wanted, Depends(_wanted)]
 
 
 @router.get("/audit")
 def list_audit(
     session: SessionDep,
     actor: Annotated[Actor, Depends(require("audit:read"))],
+    wanted: WantedActs,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[AuditOut]:
-    """List acts, newest first."""
-    rows = service.list_audit(session, actor.tenant_id, decode_id(cursor), limit + 1)
-    items, following = split(rows, limit, lambda act: [str(act.id)])
-    return Page(items=[AuditOut.model_validate(act) for act in items], next=following)
+    """List acts, newest first. A page of a filtered list may be short or empty: only `next` tells its end."""
+    rows, following = trail.list_acts(session, actor.tenant_id, wanted, decode_id(cursor), limit)
+    return Page(
+        items=[AuditOut.model_validate(act) for act in rows],
+        next=encode_cursor([str(following)]) if following else None,
+    )
+
+
+@router.get("/audit/export", response_class=StreamingResponse)
+def export_audit(
+    state: StateDep,
+    actor: Annotated[Actor, Depends(require("audit:read", audit=False))],
+    wanted: WantedActs,
+    format: Literal["csv", "jsonl"] = "csv",
+) -> StreamingResponse:
+    """Give all acts, newest first, as CSV or a JSON object a line. An answer that breaks off is not whole."""
+    name = f"saveos-audit-{now():%Y-%m-%d}.{format}"
+    return StreamingResponse(
+        trail.export(state.database, actor.tenant_id, wanted, format),
+        media_type=trail.FORMATS[format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )

@@ -39,6 +39,7 @@ class User(HasId, Base):
     language: Mapped[str] = mapped_column(String(5), default="")
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
+    last_login_at: Mapped[datetime | None]  # with name and password; a token's use is the token's
 
 
 class Login(HasId, Base):

@@ -63,6 +63,7 @@ class UserOut(BaseModel):
     active: bool
     must_change_password: bool
     created_at: datetime
+    last_login_at: datetime | None
 
 
 class UserCreated(UserOut):

@@ -2,13 +2,13 @@
 
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.keys import data_key, make_tenant, seal_for, ssh_private_key, unseal_for
@@ -129,15 +129,20 @@ def list_users(session: Session, tenant_id: uuid.UUID, after: uuid.UUID | None, 
     return list(session.scalars(query.where(User.id > after) if after else query))
 
 
+def ids_of_users(session: Session, tenant_id: uuid.UUID, names: Collection[str]) -> dict[str, uuid.UUID]:
+    """Return the ids of those of a tenant's users that have these names, as many as a statement can name."""
+    query = select(User.name, User.id).where(User.tenant_id == tenant_id, User.name.in_(names))
+    return {row.name: row.id for row in session.execute(query)}
+
+
 def change_user(
     session: Session, user: User, *, role: str | None, active: bool | None, language: str | None
 ) -> None:
     """Change role, state or language. Raises Conflict when no active admin would be left."""
     if user.role == "admin" and user.active and (role not in (None, "admin") or active is False):
-        others = select(func.count()).where(
-            User.tenant_id == user.tenant_id, User.role == "admin", User.active, User.id != user.id
-        )
-        if not session.scalar(others):
+        # All of them locked, in one order: two admins who demote each other at once would leave none
+        admins = select(User.id).where(User.tenant_id == user.tenant_id, User.role == "admin", User.active)
+        if not set(session.scalars(admins.order_by(User.id).with_for_update())) - {user.id}:
             raise Conflict("this is the last admin: make another one first", field="role")
     user.role = role or user.role
     user.active = user.active if active is None else active
@@ -210,6 +215,7 @@ def open_login(session: Session, user: User, address: str) -> str:
     session.add(
         Login(user_id=user.id, hash=security.token_hash(cookie), expires_at=expires, address=address[:64])
     )
+    session.execute(update(User).where(User.id == user.id).values(last_login_at=now()))
     record(session, user.tenant_id, user.name, "log in", f"user:{user.name}", address=address)
     return cookie
 
@@ -227,9 +233,15 @@ def create_token(
     scopes: list[str],
     *,
     expires_in_days: int | None = None,
+    within: frozenset[str] | None = None,
 ) -> tuple[Token, str]:
-    """Make an API token for a user and return it with its secret. Raises Invalid on an unknown scope."""
+    """Make an API token for a user and return it with its secret.
+
+    `within` are the rights of who asks. Raises Invalid on an unknown scope, Forbidden on one beyond `within`.
+    """
     rights = RIGHTS[user.role]
+    if within is not None and not _meant(user.role, scopes) <= within:
+        raise Forbidden("a token cannot have more rights than who makes it: name fewer scopes")
     for scope in scopes:
         if scope != "*" and scope not in rights:
             known = ", ".join(sorted(rights))
@@ -249,21 +261,34 @@ def create_token(
 
 
 def rotate_token(
-    session: Session, tenant_id: uuid.UUID, user: User, token_id: uuid.UUID, overlap: timedelta
+    session: Session,
+    tenant_id: uuid.UUID,
+    user: User,
+    token_id: uuid.UUID,
+    overlap: timedelta,
+    *,
+    within: frozenset[str],
 ) -> tuple[Token, str]:
     """Make a successor of a user's own API token, with its name, rights and life; the old one ends after
-    `overlap`. Raises NotFound.
+    `overlap`. Raises NotFound, and Forbidden where it has more rights than who asks (`within`).
     """
     own = (Token.tenant_id == tenant_id, Token.user_id == user.id, Token.id == token_id)
     old = session.scalar(select(Token).where(*own))
     if old is None:
         raise NotFound("there is no such token of yours")
+    if not _meant(user.role, old.scopes) <= within:
+        raise Forbidden("this token may not make one with more rights than it has: log in instead")
     made, secret = create_token(session, tenant_id, user, old.name, list(old.scopes))
     if old.expires_at is not None:
         made.expires_at = now() + (old.expires_at - old.created_at)
     end = now() + overlap
     old.expires_at = min(end, old.expires_at) if old.expires_at else end
     return made, secret
+
+
+def _meant(role: str, scopes: Sequence[str]) -> frozenset[str]:
+    """Return the rights that a token with these scopes has while its user has this role."""
+    return RIGHTS[role] if "*" in scopes else RIGHTS[role] & frozenset(scopes)
 
 
 def set_agent_token(session: Session, tenant_id: uuid.UUID, host_id: uuid.UUID, name: str, hashed: str) -> None:
@@ -328,12 +353,13 @@ def list_tokens(
 
 def revoke_token(
     session: Session, tenant_id: uuid.UUID, token_id: uuid.UUID, owner: uuid.UUID | None = None
-) -> None:
-    """End a token, of anyone or of `owner`. Raises NotFound."""
+) -> Token:
+    """End a token, of anyone or of `owner`, and return what it was. Raises NotFound."""
     token = session.scalar(select(Token).where(Token.tenant_id == tenant_id, Token.id == token_id))
     if token is None or (owner is not None and token.user_id != owner):
         raise NotFound("there is no such token")
     session.delete(token)
+    return token
 
 
 def record(
@@ -345,12 +371,6 @@ def record(
     )
     session.add(row)
     return row
-
-
-def list_audit(session: Session, tenant_id: uuid.UUID, before: uuid.UUID | None, limit: int) -> list[Audit]:
-    """Return up to `limit` acts, newest first."""
-    query = select(Audit).where(Audit.tenant_id == tenant_id).order_by(Audit.id.desc()).limit(limit)
-    return list(session.scalars(query.where(Audit.id < before) if before else query))
 
 
 def get_tenant(session: Session, tenant_id: uuid.UUID) -> Tenant:

@@ -242,8 +242,8 @@ class Client:
                 yield disposition.partition('filename="')[2].rstrip('"'), response.iter_raw(1 << 20)
         except httpx.TransportError as error:
             raise CommandError(
-                f"The content broke off ({error or type(error).__name__}): what is there is not whole. "
-                "See the job of the download: saveos jobs list",
+                f"The content broke off ({error or type(error).__name__}): what is there is not whole."
+                + (" See the job of the download: saveos jobs list" if path.startswith("/restores") else ""),
                 FAILED,
             ) from error
 

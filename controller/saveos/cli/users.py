@@ -26,6 +26,7 @@ def list_users(limit: Limit = 50, everything: All = False) -> None:
         "role": "role",
         "active": lambda u: "yes" if u["active"] else "no",
         "password": lambda u: "one-time" if u["must_change_password"] else "their own",
+        "last login": lambda u: output.when(u.get("last_login_at")),
         "made": lambda u: output.when(u["created_at"]),
     }
     output.page(Client().page("/users", None if everything else limit), columns, "No user.")

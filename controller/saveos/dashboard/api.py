@@ -8,6 +8,7 @@ from saveos.dashboard.views import (
     add_host,
     alerts,
     archives,
+    audit,
     bulk,
     channels,
     drills,
@@ -25,12 +26,13 @@ from saveos.dashboard.views import (
     schedules,
     secrets,
     storage,
+    team,
 )
 
 router = APIRouter(dependencies=[Depends(localise)], include_in_schema=False)
 HOSTS = (overview, add_host, bulk, enrol, hosts, jobs, archives, files, restores)
 CARE = (drills, maintenance, measure, secrets, storage)
-for each in (*HOSTS, *CARE, channels, alerts, policies, schedules, find, accounts):
+for each in (*HOSTS, *CARE, channels, alerts, policies, schedules, find, accounts, team, audit):
     router.include_router(each.router)
 router.include_router(feed.router)
 

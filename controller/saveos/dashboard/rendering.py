@@ -18,12 +18,12 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from saveos import __version__
-from saveos.accounts.access import Actor, require
+from saveos.accounts.access import Actor, require, unsay
 from saveos.core import i18n
 from saveos.core.errors import Problem
 from saveos.core.settings import get_settings
 from saveos.core.web import SessionDep, request_id
-from saveos.dashboard import queries, told, words
+from saveos.dashboard import acts, queries, told, words
 from saveos.dashboard.sentences import sentence
 
 STATIC = Path(__file__).parent / "static"
@@ -170,10 +170,14 @@ class View:
         return self.actor.tenant_id
 
     def render(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """Render a page with menu, toast and the menu's numbers."""
+        """Render a page with menu, toast and the menu's numbers; with a problem, nothing was done."""
+        if status >= 400:
+            unsay(self.session)
         base = {
             "active_jobs": queries.count_active(self.session, self.tenant_id),
+            "can_read_audit": self.actor.may("audit:read"),
             "can_read_secrets": self.actor.may("secrets:read"),
+            "can_read_team": self.actor.may("users:read"),
             "can_restore": self.actor.may("restores:write"),
             "can_run": self.actor.may("jobs:write"),
             "can_write": self.actor.may("hosts:write"),
@@ -206,6 +210,8 @@ def view(right: str) -> Callable[..., View]:
     """Return a dependency that gives a View to who has `right`."""
 
     def make(request: Request, session: SessionDep, actor: Annotated[Actor, Depends(require(right))]) -> View:
+        if note := session.info.get("audit"):
+            note.action = acts.SAME.get(note.action, note.action)
         return View(request, session, actor)
 
     return make

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from saveos.core.i18n import mark
+from saveos.dashboard.acts import LABELS
 
 
 @dataclass(frozen=True)
@@ -376,13 +377,7 @@ filters = {
     "policy": mark("Policy"),
     "drift": mark("Drift"),
 }
-acts = {  # route's name, as the audit trail has it
-    "add host": mark("Host added"),
-    "change host": mark("Host changed"),
-    "take out host": mark("Host taken out"),
-    "approve registration": mark("Registration approved"),
-    "assign policy": mark("Policy given"),
-}
+acts = LABELS
 catalogues = {
     "none": mark("not yet indexed"),
     "wanted": mark("asked for anew"),
@@ -505,6 +500,7 @@ checked = {
     "failed": Shown("bad", mark("failed")),
     "": Shown("idle", mark("never")),
 }
+role_names = {"viewer": mark("viewer"), "operator": mark("operator"), "admin": mark("admin")}
 roles = {
     "viewer": mark("viewer: sees everything, changes nothing"),
     "operator": mark("operator: starts backups and restores"),

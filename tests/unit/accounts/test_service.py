@@ -25,7 +25,11 @@ def test_the_last_admin_stays(session, tenant_id):
     for change in ({"role": "viewer", "active": None}, {"role": None, "active": False}):
         with pytest.raises(Conflict, match="last admin"):
             service.change_user(session, admin, language=None, **change)
-    service.create_user(session, tenant_id, "second", "admin")
+    second, _ = service.create_user(session, tenant_id, "second", "admin")
+    second.active = False  # who cannot log in is no admin that is left
+    with pytest.raises(Conflict, match="last admin"):
+        service.change_user(session, admin, role="viewer", active=None, language=None)
+    second.active = True
     service.change_user(session, admin, role="viewer", active=None, language="fr")
     assert (admin.role, admin.language) == ("viewer", "fr")
 

@@ -1,21 +1,24 @@
 """Log-in, log-out, one-time password, settings of the reader."""
 
 import uuid
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
+from pydantic import ValidationError
 
 from saveos.accounts import service
 from saveos.accounts.access import CurrentActor, client_address, cookie_name, describe
 from saveos.accounts.models import Tenant, User
+from saveos.accounts.schemas import TokenIn, TokenRotateIn
 from saveos.checkins import service as checkins
 from saveos.core import i18n, tls
 from saveos.core.errors import Forbidden, Invalid, Problem
 from saveos.core.inputs import Filter
-from saveos.core.pagination import decode_cursor, split
+from saveos.core.pagination import OTHER_LIST, decode_cursor, split
 from saveos.core.web import StateDep, check_same_origin
-from saveos.dashboard import queries
+from saveos.dashboard import forms, queries
 from saveos.dashboard.rendering import THEMES, YEAR, View, bare, redirect, url, view
 from saveos.dashboard.sentences import sentence
 from saveos.secrets import service as secrets
@@ -23,9 +26,11 @@ from saveos.secrets import service as secrets
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=1000)]
 Cursor = Annotated[str, Query(max_length=1000)]
+Owner = Annotated[View, Depends(view("tokens:own"))]
 MIN_PASSWORD = 10
 MAX_TOKENS = 100
 LIMIT = 50
+LIVES = ("30", "90", "365", "")  # days of an API token; none: without end
 
 
 @router.get("/login")
@@ -155,7 +160,15 @@ def show_settings(page: Reader, state: StateDep) -> Response:
     return _settings(page, state, {})
 
 
-def _settings(page: View, state: StateDep, problems: dict[str, str]) -> Response:
+def _settings(
+    page: View,
+    state: StateDep,
+    problems: dict[str, str],
+    *,
+    secret: str = "",
+    sent: dict[str, Any] | None = None,
+) -> Response:
+    """Render the settings; with the `secret` of a token just made, which no other page shows."""
     tenant = page.session.get_one(Tenant, page.tenant_id)
     own = service.list_tokens(page.session, page.tenant_id, None, MAX_TOKENS, owner=page.actor.user_id)
     system: dict[str, Any] = {}
@@ -170,15 +183,22 @@ def _settings(page: View, state: StateDep, problems: dict[str, str]) -> Response
             "content": tenant.content_through_controller,
             "may_change": page.actor.may("settings:write"),
         }
-    return page.render(
+    answer = page.render(
         "settings/page.html",
         422 if problems else 200,
         user=_user(page),
         error="",
         problems=problems,
         own_tokens=own,
+        secret=secret,
+        sent=sent or {"name": "", "days": "90", "scopes": []},
+        lives=LIVES,
+        rights=sorted(page.actor.rights),
+        may_make=page.actor.may("tokens:own"),
         system=system,
     )
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @router.get("/settings/recovery")
@@ -206,14 +226,55 @@ def _after(cursor: str) -> tuple[str, uuid.UUID] | None:
     try:
         return str(name), uuid.UUID(key)
     except (ValueError, TypeError, AttributeError) as error:
-        raise Invalid("the cursor belongs to another list", field="cursor") from error
+        raise Invalid(OTHER_LIST, field="cursor") from error
+
+
+@router.post("/settings/tokens")
+def create_token(
+    page: Owner,
+    state: StateDep,
+    name: Text = "",
+    days: Text = "",
+    scopes: Annotated[list[str] | None, Form(max_length=50)] = None,
+) -> Response:
+    """Make an API token of one's own, with all rights where none is named, and show it, this once."""
+    sent = {"name": name.strip(), "scopes": scopes or [], "days": days}
+    try:
+        asked = TokenIn.model_validate(
+            {"name": name, "scopes": scopes or ["*"], "expires_in_days": days or None}
+        )
+        token, secret = service.create_token(
+            page.session,
+            page.tenant_id,
+            _user(page),
+            asked.name,
+            asked.scopes,
+            expires_in_days=asked.expires_in_days,
+            within=page.actor.rights,
+        )
+    except (ValidationError, Invalid) as error:
+        found, rest = forms.problems(error, ("name", "scopes"))
+        return _settings(page, state, found or {"days": rest}, sent=sent)
+    describe(page.session, f"token:{token.name}", scopes=token.scopes)
+    return _settings(page, state, {}, secret=secret)
+
+
+@router.post("/settings/tokens/{token_id}/rotate")
+def rotate_token(page: Owner, state: StateDep, token_id: uuid.UUID) -> Response:
+    """Make a successor of one's own API token, and show it, this once; the old one counts a day longer."""
+    overlap = timedelta(hours=TokenRotateIn().overlap_hours)
+    token, secret = service.rotate_token(
+        page.session, page.tenant_id, _user(page), token_id, overlap, within=page.actor.rights
+    )
+    describe(page.session, f"token:{token.name}", rotated=str(token_id))
+    return _settings(page, state, {}, secret=secret)
 
 
 @router.post("/settings/tokens/{token_id}/revoke")
-def revoke_own_token(page: Annotated[View, Depends(view("tokens:own"))], token_id: uuid.UUID) -> Response:
+def revoke_token(page: Owner, token_id: uuid.UUID) -> Response:
     """End an API token of one's own."""
-    service.revoke_token(page.session, page.tenant_id, token_id, owner=_user(page).id)
-    describe(page.session, f"token:{token_id}")
+    token = service.revoke_token(page.session, page.tenant_id, token_id, owner=_user(page).id)
+    describe(page.session, f"token:{token.name}")
     return redirect("/settings#tokens", "revoked")
 
 

@@ -224,7 +224,7 @@ def list_tokens(page: Reader, cursor: Cursor = "") -> Response:
 
 
 @router.post("/hosts/enrol/tokens/{token_id}/revoke")
-def revoke_token(page: Writer, token_id: uuid.UUID) -> Response:
+def revoke_enrolment_token(page: Writer, token_id: uuid.UUID) -> Response:
     """End a token; hosts that used it already go on."""
     row: EnrolmentToken = service.revoke_token(page.session, page.tenant_id, token_id)
     describe(page.session, f"enrolment token:{row.name}")

@@ -48,6 +48,7 @@ def _places(page: View) -> list[dict[str, str]]:
     # icon="layout-dashboard" icon="history" icon="restore" icon="settings" icon="plus"
     # icon="bell" icon="alert-triangle" icon="clock" icon="calendar-time" icon="clipboard-list"
     # icon="shield-check" icon="tool" icon="database" icon="key" icon="search"
+    # icon="users" icon="clipboard-text"
     places = [
         _result("/", "layout-dashboard", gettext("Overview"), gettext("page")),
         _result("/hosts", "server-2", gettext("Hosts"), gettext("page")),
@@ -64,6 +65,10 @@ def _places(page: View) -> list[dict[str, str]]:
         _result("/schedules", "calendar-time", gettext("Schedules"), gettext("page")),
         _result("/settings", "settings", gettext("Settings"), gettext("page")),
     ]
+    if page.actor.may("users:read"):
+        places.append(_result("/team", "users", gettext("Team"), gettext("page")))
+    if page.actor.may("audit:read"):
+        places.append(_result("/audit", "clipboard-text", gettext("Audit trail"), gettext("page")))
     if page.actor.may("secrets:read"):
         places.append(_result("/secrets", "key", gettext("Secrets"), gettext("page")))
     if page.actor.may("hosts:write"):
