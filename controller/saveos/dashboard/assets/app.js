@@ -83,6 +83,13 @@ document.addEventListener("change", (event) => {
 document.addEventListener("htmx:after:swap", countSelected);
 countSelected();
 
+// What a page waited for gets the focus, unless its reader is somewhere else by now.
+document.addEventListener("htmx:after:swap", () => {
+  const arrived = one("[data-arrives]");
+  arrived?.removeAttribute("data-arrives");
+  if (document.activeElement === document.body) arrived?.focus({ preventScroll: true });
+});
+
 for (const current of all(".tabs [aria-current], .chips [aria-current]")) {
   const row = current.parentElement; // on a phone it scrolls sideways
   row.scrollLeft = current.offsetLeft - row.offsetLeft - (row.clientWidth - current.clientWidth) / 2;
@@ -99,8 +106,13 @@ async function copy(button) {
   } catch {
     return;
   }
+  const said = one("#said");
+  if (said) said.textContent = said.dataset.copied;
   button.dataset.copied = "";
-  setTimeout(() => delete button.dataset.copied, 2000);
+  setTimeout(() => {
+    delete button.dataset.copied;
+    if (said) said.textContent = "";
+  }, 2000);
 }
 
 for (const button of all("[data-copy]")) button.hidden = false;

@@ -19,8 +19,11 @@ class RestoreBasket extends HTMLElement {
     this.addEventListener("click", (event) => {
       const button = event.target.closest("[data-remove]");
       if (!button) return;
+      const place = [...this.list.children].indexOf(button.closest("li"));
       this.chosen.delete(button.dataset.remove);
       this.show();
+      const next = this.list.children[Math.min(place, this.list.children.length - 1)] ?? this.closest("form");
+      next?.querySelector("button:not([hidden])")?.focus(); // the button that had the focus is gone
     });
     this.closest("form")?.addEventListener("submit", () => sessionStorage.removeItem(this.key));
     this.show();

@@ -351,6 +351,7 @@ class LogView extends HTMLElement {
     const words = this.count.dataset;
     const word = this.filtering ? words.filtered : this.total === 1 ? words.one : words.many;
     const text = word.replace("{shown}", format.format(shown)).replace("{total}", format.format(this.total));
+    this.count.ariaLive = this.filtering && !this.stream ? "polite" : "off"; // not each line of a live log
     if (this.count.textContent !== text) this.count.textContent = text;
   }
 

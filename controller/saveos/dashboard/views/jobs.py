@@ -23,6 +23,7 @@ router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("jobs:read"))]
 Writer = Annotated[View, Depends(view("jobs:write"))]
 LIMIT = 50
+PINNED = 20  # running jobs above the list
 GRID_HOSTS = 100
 GRID_TASKS = 60
 ALL_HOSTS = 5000
@@ -49,15 +50,27 @@ def list_jobs(
     else:
         found = service.list_jobs(page.session, page.tenant_id, **filters, before=before, limit=LIMIT + 1)
     following = encode_cursor([str(found[LIMIT - 1].id)]) if len(found) > LIMIT else ""
+    running = [] if cursor or state else _running(page, filters)
+    pinned = {job.id for job in running}
     return page.render(
         "jobs/list.html",
-        jobs=queries.job_rows(page.session, found[:LIMIT]),
+        running=queries.job_rows(page.session, running),
+        jobs=queries.job_rows(page.session, [job for job in found[:LIMIT] if job.id not in pinned]),
         filters=filters,
         filtered=any(filters.values()),
         chips=_chips(filters),
         first_page=url("/jobs", **filters) if cursor else "",
         next_page=url("/jobs", **filters, cursor=following) if following else "",
     )
+
+
+def _running(page: View, filters: dict[str, str]) -> list[Job]:
+    """Return what runs now, which an on-call person looks for first however long ago it began."""
+    return [
+        job
+        for state in ("running", "canceling")
+        for job in service.list_jobs(page.session, page.tenant_id, **filters | {"state": state}, limit=PINNED)
+    ]
 
 
 def _chips(filters: dict[str, str]) -> list[dict[str, Any]]:
