@@ -20,6 +20,7 @@ SEVERITIES: tuple[str, ...] = ("critical", "warning", "info")
 
 ENROL_WITHIN = timedelta(hours=1)
 FIRST_BACKUP_WITHIN = timedelta(days=1)
+PAUSED_WITHOUT = timedelta(days=30)  # a backup: then somebody forgot that the host is paused
 DISK_FULL, DISK_LOW = 0.05, 0.10  # of a file system's space or inodes, free
 DISK_SLACK = 0.01  # so much must be free beyond that before an alert ends, so that it does not flutter
 CLOCK_OFF, CLOCK_SLACK = 60.0, 20.0  # seconds
@@ -84,6 +85,18 @@ def _incomplete(facts: Facts) -> str:
     )
 
 
+def _paused_long(facts: Facts) -> str:
+    last = f"since {_time(facts.last_backup_at)}" if facts.last_backup_at else "at all"
+    return f"{facts.name} is paused, so nobody watches it, and has no backup {last}: resume it, or take it out."
+
+
+def _policy_waits(facts: Facts) -> str:
+    return (
+        f"{facts.name} backs up without what changed in the policy {facts.policy} at "
+        f"{_time(facts.changed_at)}: saveos maintenance provision {facts.name}"
+    )
+
+
 def _never_enrolled(facts: Facts) -> str:
     return f"{facts.name} is in the inventory since {_time(facts.created_at)} but was never provisioned."
 
@@ -133,6 +146,17 @@ def _mismatch(facts: Facts) -> str:
         f"{facts.name} says it made an archive at {_time(facts.claimed_at)}, but its storage server "
         f"{facts.server} never saw it: {last}. Find out where that backup went."
     )
+
+
+def _left_out(facts: Facts) -> str:
+    return (
+        f"{facts.name} backs up, but {_place(facts)} got no archive since {_time(facts.served_at)}: "
+        f"saveos maintenance provision {facts.name}"
+    )
+
+
+def _place(facts: Facts) -> str:
+    return f"its repository on {facts.server}" if facts.server else "the repository on its own disk"
 
 
 def _damaged(facts: Facts) -> str:
@@ -229,6 +253,13 @@ RULES: dict[str, Rule] = {
     ),
     "disk_full": Rule("critical", "disk nearly full", sentence=_disk, ended=_disk_ended),
     "disk_low": Rule("warning", "disk filling up", sentence=_disk, ended=_disk_ended),
+    "paused_long": Rule(
+        "warning",
+        "paused and forgotten",
+        lambda facts: facts.last_backup_at,
+        _paused_long,
+        lambda facts: f"{facts.name} is no longer paused.",
+    ),
     "clock": Rule(
         "warning",
         "clock is wrong",
@@ -251,6 +282,13 @@ RULES: dict[str, Rule] = {
         lambda facts: facts.missing_since,
         _mismatch,
         lambda facts: f"The storage server of {facts.name} has what the host tells of.",
+    ),
+    "left_out": Rule(
+        "warning",
+        "repository left out",
+        lambda facts: facts.served_at,
+        _left_out,
+        lambda facts: f"All repositories of {facts.name} get archives again.",
     ),
     "repository_damaged": Rule(
         "critical",
@@ -299,6 +337,13 @@ RULES: dict[str, Rule] = {
         lambda facts: facts.drifted_since,
         _drifted,
         lambda facts: f"{facts.name} is as provisioning makes it again.",
+    ),
+    "policy_waits": Rule(
+        "warning",
+        "policy not in place",
+        lambda facts: facts.changed_at,
+        _policy_waits,
+        lambda facts: f"{facts.name} has its policy as it is now.",
     ),
     "certificate": Rule("critical", "certificate near its end"),
     "channel_failing": Rule("warning", "channel does not deliver"),
@@ -396,6 +441,13 @@ def _drills(at: datetime) -> Select[Any]:
     return _of_hosts(Host.last_proven_at, Host.last_drill_at, Host.drill_error, rule=holds, held=holds)
 
 
+def _pauses(at: datetime) -> Select[Any]:
+    """Judge paused agents, which no other rule does: that nobody watches them is for a while."""
+    old = func.coalesce(Host.last_backup_at, Host.created_at) < at - PAUSED_WITHOUT
+    holds = case((and_(Host.state == "paused", Host.is_agent, old), "paused_long"))
+    return _of_hosts(Host.last_backup_at, rule=holds, held=holds)
+
+
 def _drifts(at: datetime) -> Select[Any]:
     holds = case((and_(watched(), Host.drifted_since.is_not(None)), "drifted"))
     return _of_hosts(Host.drifted_since, rule=holds, held=holds)
@@ -407,6 +459,7 @@ FAMILIES = (
         ("overdue", "silent", "failed", "incomplete", "never_enrolled", "never_backed_up"),
         _protection,
     ),
+    Family("host", ("paused_long",), _pauses),
     Family("host", ("disk_full", "disk_low"), _disks),
     Family("host", ("clock",), _clocks),
     Family("host", ("drill_failed", "not_proven"), _drills),

@@ -13,6 +13,7 @@ from saveos.hosts.models import Host
 from saveos.repositories.models import Guard, GuardState, Repository
 
 QUOTA, QUOTA_NEAR, QUOTA_SLACK = 0.90, 0.75, 0.02
+SERVED_WITHIN, BACKED_UP_WITHIN = timedelta(days=3), timedelta(days=2)  # a repository, and its host
 GUARD_LATE = 2  # intervals of a guard without its word
 FIRST_GUARD = timedelta(hours=3)
 KEYLESS_WITHIN = timedelta(days=15)  # guards check every 7 days
@@ -43,10 +44,22 @@ def _content(at: datetime) -> Select[Any]:
     rule = case(
         (and_(watched(), or_(Repository.fault != "", unsound)), "repository_damaged"),
         (and_(watched(), Repository.missing_since.is_not(None)), "mismatch"),
+        (and_(Host.state == "enrolled", _left_out(at)), "left_out"),
     )
     fault = case((Repository.fault != "", Repository.fault), else_=func.coalesce(GuardState.detail, ""))
     seen = (Repository.claimed_at, Repository.last_commit_at, Repository.missing_since)
-    return _judged(rule, rule, *seen, fault.label("fault"))
+    served = _served().label("served_at")
+    return _judged(rule, rule, *seen, served, fault.label("fault"))
+
+
+def _served() -> ColumnElement[Any]:
+    """When a host last told of an archive in a repository; of one that never got any, when it was made."""
+    return func.coalesce(Repository.claimed_told_at, Repository.claimed_at, Repository.created_at)
+
+
+def _left_out(at: datetime) -> ColumnElement[bool]:
+    """Whether a host backs up, and not to this repository, such as one that was added without provisioning."""
+    return and_(_served() < at - SERVED_WITHIN, Host.last_backup_at >= at - BACKED_UP_WITHIN)
 
 
 def _quotas(at: datetime) -> Select[Any]:
@@ -126,7 +139,7 @@ def _refused(at: datetime) -> Select[Any]:
 
 
 FAMILIES = (
-    Family("repository", ("repository_damaged", "mismatch"), _content),
+    Family("repository", ("repository_damaged", "mismatch", "left_out"), _content),
     Family("repository", ("quota", "quota_near"), _quotas),
     Family("repository", ("guard_held",), _held),
     Family("repository", ("check_failed", "check_late"), _checks),

@@ -125,6 +125,32 @@ def test_a_quota_is_near_its_end(fleet: Any) -> None:
     assert fleet.sweep().resolved == 1
 
 
+def test_a_repository_that_its_host_leaves_out_is_told(fleet: Any) -> None:
+    repository = fleet.repository(fleet.host("web1"), created_at=80)
+    fleet.sweep()
+    (alert,) = fleet.alerts()
+    assert (alert.rule, alert.since) == ("left_out", fleet.start - timedelta(hours=80))
+    assert "web1 backs up, but its repository on vault got no archive since" in alert.summary
+    fleet.change_repository(repository, claimed_told_at=5)
+    assert fleet.sweep() == service.Swept(resolved=1)
+
+
+def test_a_repository_of_a_host_that_backs_up_rarely_is_not_left_out(fleet: Any) -> None:
+    fleet.repository(fleet.host("web1", last_backup_at=100), created_at=500, claimed_told_at=100)
+    assert fleet.sweep() == service.Swept()
+
+
+def test_a_host_that_is_paused_for_long_is_told(fleet: Any) -> None:
+    host = fleet.host("web1", state="paused", last_backup_at=24 * 31)
+    fleet.host("web2", state="paused", last_backup_at=24 * 29)
+    fleet.sweep()
+    (alert,) = fleet.alerts()
+    assert (alert.rule, alert.host_id) == ("paused_long", host)
+    assert "web1 is paused, so nobody watches it" in alert.summary
+    fleet.change(host, state="enrolled", last_backup_at=1)
+    assert fleet.sweep() == service.Swept(resolved=1)
+
+
 def test_nothing_is_judged_of_repositories_of_hosts_that_are_not_watched(fleet: Any) -> None:
     fleet.repository(fleet.host("web1", state="paused"), missing_since=1, fault="x", quota_bytes=1, size=5)
     assert fleet.sweep() == service.Swept()

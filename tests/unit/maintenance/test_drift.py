@@ -1,6 +1,7 @@
 """Drift: stored once, since when, gone after provisioning, alerted; and the command's Markdown."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from saveos.hosts.models import Host
 from saveos.hosts.service import count_hosts
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import drift, results
+from saveos.maintenance import rules as maintenance_rules
 from saveos.maintenance.models import Finding, HostDrift
+from saveos.policies import service as policies
+from saveos.policies.schemas import PolicyIn, PolicyPatch
 from sqlalchemy import select
 
 FENCE = "`" * 3
@@ -90,6 +94,30 @@ def test_a_host_that_drifted_is_an_alert(look: Any, database: Any) -> None:
         facts = session.execute(family.judged(now())).one()
     assert facts.rule == "drifted"
     assert "saveos maintenance drift web1 --last" in rules.RULES["drifted"].sentence(facts)
+
+
+def test_a_policy_that_never_reaches_its_host_is_an_alert(database: Any, add_host: Any, tenant_id: Any) -> None:
+    family = next(each for each in maintenance_rules.FAMILIES if each.rules == ("policy_waits",))
+
+    def judged(days: float) -> Any:
+        return session.execute(family.judged(now() + timedelta(days=days))).one()
+
+    with database.session() as session:
+        host = session.get_one(Host, add_host("web1").id)
+        policy = policies.create_policy(session, tenant_id, PolicyIn(name="web", sources=["/etc"]))
+        policies.assign(session, host, policy)
+        host.applied_version_id = policy.current_version_id
+        policies.change_policy(session, policy, PolicyPatch(sources=["/etc", "/srv"]))
+        assert judged(2).rule is None, "no backup was made without the change yet"
+        host.last_backup_at = now() + timedelta(hours=20)
+        session.flush()
+        assert judged(0.9).rule is None, "a day to provision it"
+        facts = judged(1.1)
+        assert facts.rule == "policy_waits"
+        assert "web1 backs up without what changed in the policy web" in rules.RULES[facts.rule].sentence(facts)
+        host.applied_version_id = policy.current_version_id
+        session.flush()
+        assert judged(2).rule is None
 
 
 def test_markdown_holds_any_diff() -> None:
