@@ -66,11 +66,11 @@ def list_jobs(
 
 def _running(page: View, filters: dict[str, str]) -> list[Job]:
     """Return what runs now, which an on-call person looks for first however long ago it began."""
-    return [
-        job
-        for state in ("running", "canceling")
-        for job in service.list_jobs(page.session, page.tenant_id, **filters | {"state": state}, limit=PINNED)
-    ]
+    found: list[Job] = []
+    for state in ("running", "canceling"):
+        wanted = filters | {"state": state}
+        found += service.list_jobs(page.session, page.tenant_id, **wanted, before=None, limit=PINNED)
+    return found
 
 
 def _chips(filters: dict[str, str]) -> list[dict[str, Any]]:
