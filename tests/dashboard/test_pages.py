@@ -78,8 +78,9 @@ UNFIT = """() => {
     const squeezed = seen("main td, main dd").filter((each) =>
         each.clientWidth < 44 && each.innerText.split("\\n").some((line) => line.trim().length > 12));
     const hosts = seen(".list.hosts").filter((each) => each.offsetWidth > each.parentElement.clientWidth);
+    const folded = (each) => each.closest("details:not([open]) > :not(summary)");
     const nameless = seen("a, button").filter(
-        (each) => !(each.innerText.trim() || each.ariaLabel || each.title));
+        (each) => !(each.innerText.trim() || each.ariaLabel || each.title || folded(each)));
     const found = [...wide, ...squeezed].slice(0, 5).map(say);
     const lost = nameless.map((each) => each.outerHTML);
     return [...(scrolls ? ["scrolls"] : []), ...found, ...hosts.map(say), ...lost];
