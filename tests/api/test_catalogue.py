@@ -8,7 +8,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from saveos.archives import catalogue, store
+from saveos.archives import catalogue, settling, store
 from saveos.archives.models import Archive
 from saveos.core.clock import now
 
@@ -325,6 +325,69 @@ def test_a_rebuild_drops_no_store_that_is_only_busy(api, sender, database, monke
         answer = api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None)
     assert (answer.status_code, "try again" in answer.json()["detail"]) == (409, True)
     assert [each["name"] for each in files(api, archive).json()["items"]] == ["a"]
+
+
+def test_names_go_when_the_policy_says_off_and_come_back_when_it_says_full(api, sender, database, monkeypatch):
+    monkeypatch.setattr(catalogue, "SHARDS", 1)
+    other = Sender(api, database, sender.home, "web2")
+    trees = [(told(b"secret"),), (told(b"secret"), told(b"later"))]
+    archives = [sender.send(*tree) for tree in trees]
+    kept = other.send(told(b"secret"))
+    made = api.made("/policies", {"name": "quiet", "sources": ["/etc"], "catalogue": "off"})
+    api.patch("/hosts/web1", {"policy": "quiet"})
+    part = sender.archive()
+    assert sender.put(part, b"a", last="false").status_code == 409  # nothing comes in from here on
+    assert sender.wanted()["archive"] is None
+    assert settling.settle(database, sender.home)
+    assert [each["archive_id"] for each in api.get("/find?q=secret").json()] == [kept]
+    rows = api.get("/archives?host=web1").json()["items"]
+    assert {(row["catalogue"], row["catalogue_error"]) for row in rows} == {("off", "")}
+    for answer in (
+        files(api, archives[0]),
+        api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None),
+    ):
+        assert (answer.status_code, "the policy quiet keeps names" in answer.json()["detail"]) == (409, True)
+    assert settling.settle(database, sender.home)  # there is nothing left to do
+    api.patch(f"/policies/{made['id']}", {"catalogue": "full"})
+    assert sender.wanted()["archive"] is None  # not the newest before the others
+    assert settling.settle(database, sender.home)
+    for tree in (*trees, (told(b"secret"),)):
+        sender.put(sender.wanted()["archive"], gzip.compress(b"".join(tree)), last="true")
+        assert catalogue.index_next(database, sender.home)
+    assert {row["catalogue"] for row in api.get("/archives?host=web1").json()["items"]} == {"indexed"}
+    assert [e["name"] for e in files(api, archives[1]).json()["items"]] == ["later", "secret"]
+
+
+def test_a_host_s_own_variable_wins_and_a_busy_store_holds_up_no_other(api, sender, database, monkeypatch):
+    other = Sender(api, database, sender.home, "web2")
+    while uuid.UUID(other.repository).int % 16 == uuid.UUID(sender.repository).int % 16:
+        other = Sender(api, database, sender.home, f"{other.name}x")
+    mine, theirs = sender.send(told(b"a")), other.send(told(b"b"))
+    for each in (sender, other):
+        api.patch(f"/hosts/{each.name}", {"variables": {"agent_catalogue": "off"}})
+    with database.session() as session:
+        row = session.get_one(Archive, uuid.UUID(mine))
+        held = catalogue.open_store(session, sender.home, row.tenant_id, row.repository_id)
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    with held, held._writing():
+        assert not settling.settle(database, sender.home)
+    states = [api.get(f"/archives/{each}").json()["catalogue"] for each in (mine, theirs)]
+    assert states == ["indexed", "off"]
+    assert settling.settle(database, sender.home)
+    assert "agent_catalogue" in files(api, mine).json()["detail"]
+
+
+def test_a_damaged_store_goes_whole_and_those_who_share_it_are_built_anew(api, sender, database, monkeypatch):
+    monkeypatch.setattr(catalogue, "SHARDS", 1)
+    other = Sender(api, database, sender.home, "web2")
+    mine, theirs = sender.send(told(b"a")), other.send(told(b"b"))
+    api.patch("/hosts/web1", {"variables": {"agent_catalogue": "off"}})
+    for path in (sender.home / "catalogue").rglob("*.db"):
+        path.write_bytes(b"x" * 8192)
+    for path in (sender.home / "catalogue").rglob("*.db-*"):
+        path.unlink()
+    assert settling.settle(database, sender.home)
+    assert [api.get(f"/archives/{each}").json()["catalogue"] for each in (mine, theirs)] == ["off", "wanted"]
 
 
 def test_a_folder_that_an_archive_lacks_is_no_empty_one(api, sender):

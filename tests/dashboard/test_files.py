@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from saveos.archives.catalogue import open_store, to_ref
 from saveos.archives.models import Archive
 from saveos.archives.store import Item
+from saveos.hosts.models import Host
 from saveos.restores.models import Restore
 from sqlalchemy import select
 
@@ -110,6 +111,24 @@ def test_nothing_found_says_so(controller: Controller, page: Page, archives: lis
     expect(page.get_by_text("Nothing found")).to_be_visible()
     page.goto(f"{controller.url}/files?q=x&host=no-such-host")
     expect(page.get_by_role("alert")).to_contain_text("no host")
+
+
+def test_whose_names_stay_on_hosts_is_said(controller: Controller, page: Page, archives: list[Archive]) -> None:
+    with controller.session() as session:
+        host = session.get_one(Host, archives[0].host_id)
+        before, host.variables = host.variables, {"agent_catalogue": "off"}
+    try:
+        page.goto(f"{controller.url}/files?q=no-such-file")
+        expect(page.get_by_text("Not looked through")).to_contain_text(host.name)
+        page.goto(f"{controller.url}/archives/{archives[0].id}?lang=fr")
+        expect(page.get_by_role("region", name="À propos de cette archive")).to_contain_text(
+            f"La variable agent_catalogue propre à {host.name} y garde les noms de fichiers"
+        )
+        page.goto(f"{controller.url}/archives/{archives[0].id}?lang=en")
+        expect(page.get_by_text("Build it anew")).to_have_count(0)
+    finally:
+        with controller.session() as session:
+            session.get_one(Host, host.id).variables = before
 
 
 def test_files_are_found_by_size_and_time(controller: Controller, page: Page, archives: list[Archive]) -> None:

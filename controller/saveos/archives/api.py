@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from saveos.accounts.access import Actor, describe, require
-from saveos.archives import catalogue, retention, service
+from saveos.archives import catalogue, retention, service, switch
 from saveos.archives.schemas import (
     ArchiveOut,
     ArchivePatch,
@@ -258,7 +258,7 @@ def take_living(
     host = get_host(session, actor.tenant_id, actor.host_id)
     catalogue.follow_renames(session, state.settings.home, host, repository_id, body.renamed)
     _, returned = service.mark_living(session, host, repository_id, body.archives)
-    if returned:
+    if returned and not switch.why_off(session, host):
         catalogue.rebuild(session, state.settings.home, get_repository(session, actor.tenant_id, repository_id))
 
 

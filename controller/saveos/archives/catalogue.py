@@ -16,7 +16,7 @@ from pathlib import Path
 import sqlcipher3.dbapi2 as sqlite
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import and_, func, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,7 @@ from saveos.archives.store import (
     ask_all,
     base,
 )
+from saveos.archives.switch import check_on, why_off
 from saveos.core.database import Database, touch
 from saveos.core.errors import Conflict, Invalid, NotFound, Unavailable
 from saveos.core.security import CannotOpen
@@ -47,6 +48,7 @@ SHARDS = 16  # stores of a tenant; a repository lives in the one that its id nam
 SHOWN = 200  # entries on a page
 SEARCH_SECONDS = 10  # of one search, in all stores
 PROTECTED = "+"  # a name that begins so is left out by retention
+NO_REF = "the reference to a path is not one that a list returned: send `path`, or a `ref` as it was listed"
 DAMAGED = "a part of the catalogue cannot be read: build it anew with saveos archives rebuild REPOSITORY"
 SET_ASIDE = (
     "its listing could not be taken over, the controller's log says why: "
@@ -58,6 +60,8 @@ NOT_INDEXED: dict[type[Exception], tuple[str, str]] = {
     Incomplete: ("none", "files are gone since the archive before; the host lists all"),
     OutOfOrder: ("off", "it is older than the newest archive in the catalogue; rebuild the repository's part"),
 }
+
+SWITCHED_OFF = and_(Archive.catalogue == "off", Archive.catalogue_error == "")  # else it was out of order
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +121,12 @@ def wanted(session: Session, home: Path, host: Host, repository_id: uuid.UUID) -
     owner = session.scalar(select(Repository.host_id).where(Repository.id == repository_id))
     if owner != host.id:
         raise NotFound("this host has no such repository: provision it again")
+    none = WantedOut(archive=None, base=None)
+    if why_off(session, host):
+        return none
     query = select(Archive).where(Archive.repository_id == repository_id, Archive.gone_at.is_(None))
+    if session.scalar(query.where(SWITCHED_OFF).limit(1)) is not None:
+        return none  # it was off a moment ago: all are wanted, oldest first, once the worker says so
     anew = query.where(Archive.catalogue == "wanted").order_by(Archive.started_at, Archive.id)
     newest = session.scalar(anew.limit(1))
     more = session.scalar(select(func.count()).select_from(anew.order_by(None).subquery())) if newest else 0
@@ -151,8 +160,9 @@ def take(
 ) -> int:
     """Take in a piece of an archive's listing; return how many bytes are here.
 
-    Raises NotFound for no such archive of the host, Conflict, TooLarge.
+    Raises NotFound for no such archive of the host, Conflict, also where the catalogue is off, TooLarge.
     """
+    check_on(session, host)
     archive = session.scalar(
         select(Archive).where(
             Archive.repository_id == repository_id, Archive.borg_id == borg_id, Archive.host_id == host.id
@@ -328,8 +338,9 @@ def rebuild(session: Session, home: Path, repository: Repository) -> None:
     """Drop a repository's part of the catalogue; its host sends all its archives' listings, oldest first.
 
     A store that is damaged goes as a whole, and all repositories that share it are built anew.
-    Raises Conflict while an archive is being taken over.
+    Raises Conflict while an archive is being taken over, and where the policy has the catalogue off.
     """
+    check_on(session, session.get_one(Host, repository.host_id))
     owners = [repository.id]
     try:
         with open_store(session, home, repository.tenant_id, repository.id) as store:
@@ -338,20 +349,26 @@ def rebuild(session: Session, home: Path, repository: Repository) -> None:
         if _is_locked(error):
             raise Conflict("the catalogue is taking an archive over: try again in a minute") from error
         log.warning("the catalogue's store of %s cannot be read and is made anew: %s", repository.id, error)
-        drop_store(home, repository.tenant_id, repository.id)
-        own = session.scalars(select(Repository.id).where(Repository.tenant_id == repository.tenant_id))
-        owners = [each for each in own if each.int % SHARDS == repository.id.int % SHARDS]
-    rows = update(Archive).where(Archive.repository_id.in_(owners))
-    session.execute(rows.where(Archive.gone_at.is_(None)).values(catalogue="wanted", catalogue_error=""))
-    session.execute(rows.where(Archive.gone_at.is_not(None)).values(catalogue="none", catalogue_error=""))
+        owners = drop_store(session, home, repository)
+    want_anew(session, owners)
     touch(session, repository.tenant_id, "archives")
 
 
-def drop_store(home: Path, tenant_id: uuid.UUID, repository_id: uuid.UUID) -> None:
-    """Remove the store that holds a repository's part."""
-    path = _path(home, tenant_id, repository_id.int % SHARDS)
+def want_anew(session: Session, owners: Collection[uuid.UUID]) -> None:
+    """Want all archives of repositories of which nothing is stored any more."""
+    rows = update(Archive).where(Archive.repository_id.in_(owners))
+    session.execute(rows.where(Archive.gone_at.is_(None)).values(catalogue="wanted", catalogue_error=""))
+    session.execute(rows.where(Archive.gone_at.is_not(None)).values(catalogue="none", catalogue_error=""))
+
+
+def drop_store(session: Session, home: Path, repository: Repository) -> list[uuid.UUID]:
+    """Remove the store that holds a repository's part; return the repositories that shared it, with it."""
+    shard = repository.id.int % SHARDS
+    path = _path(home, repository.tenant_id, shard)
     for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         each.unlink(missing_ok=True)
+    own = session.scalars(select(Repository.id).where(Repository.tenant_id == repository.tenant_id))
+    return [each for each in own if each.int % SHARDS == shard]
 
 
 # ---- looking
@@ -365,7 +382,7 @@ def list_files(
     Raises Conflict where the archive is not indexed, NotFound where it has no such directory.
     """
     with _reading(session, home, archive.tenant_id, archive.repository_id.int % SHARDS) as store:
-        number, repository = _number(store, archive), str(archive.repository_id)
+        number, repository = _number(session, store, archive), str(archive.repository_id)
         found = store.list_directory(repository, number, path, after=after, limit=limit)
         if not found and not after and not store.holds_directory(repository, number, path):
             raise NotFound(
@@ -379,6 +396,8 @@ def list_versions(session: Session, home: Path, archive: Archive, path: bytes) -
     with _reading(session, home, archive.tenant_id, archive.repository_id.int % SHARDS) as store:
         found = store.versions(str(archive.repository_id), path)
         numbers = store.numbers(str(archive.repository_id))
+    if not found:
+        check_on(session, session.get_one(Host, archive.host_id))
     archives = _archives(session, archive.repository_id, numbers)
     versions = []
     for entry in found:
@@ -414,7 +433,7 @@ def compare(
     if old.repository_id != new.repository_id:
         raise Invalid("the archives are of two repositories: choose two of one host's", field="with")
     with _reading(session, home, old.tenant_id, old.repository_id.int % SHARDS) as store:
-        first, second = _number(store, old), _number(store, new)
+        first, second = _number(session, store, old), _number(session, store, new)
         swap = first > second
         low, high = sorted((first, second))
         repository = str(old.repository_id)
@@ -528,9 +547,10 @@ def _sought(text: str) -> Wanted:
     return Wanted([name], f"{folder}/" if folder or rooted else "")
 
 
-def _number(store: Store, archive: Archive) -> int:
+def _number(session: Session, store: Store, archive: Archive) -> int:
     number = store.numbers(str(archive.repository_id)).get(archive.borg_id)
     if number is None:
+        check_on(session, session.get_one(Host, archive.host_id))
         raise Conflict("this archive is not in the catalogue: browse it on the host, or rebuild the catalogue")
     return number
 
@@ -582,10 +602,10 @@ def from_ref(ref: str) -> bytes:
     try:
         path = base64.b64decode(ref + "=" * (-len(ref) % 4), b"-_", validate=True)
     except ValueError as error:
-        raise Invalid("the reference to a path is not one that a list returned", field="ref") from error
+        raise Invalid(NO_REF, field="ref") from error
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts or b"\0" in path:
-        raise Invalid("the reference to a path is not one that a list returned", field="ref")
+        raise Invalid(NO_REF, field="ref")
     return b"/" + b"/".join(parts)
 
 

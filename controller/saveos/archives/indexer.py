@@ -8,10 +8,11 @@ from pathlib import Path
 import sqlcipher3.dbapi2 as sqlite
 from sqlalchemy.exc import OperationalError
 
-from saveos.archives import catalogue
+from saveos.archives import catalogue, settling
 from saveos.core.database import Database
 
 EVERY = 2.0  # seconds between looks
+SETTLE = 15  # looks between those at the policies' switch
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,13 @@ class Indexer:
         self._thread.join(5)
 
     def _run(self) -> None:
+        looks = 0
         while not self._stopping.wait(EVERY):
             for step in (catalogue.index_next, catalogue.forget_next):
                 self._repeat(step)
+            if looks % SETTLE == 0:
+                self._repeat(_settle)
+            looks += 1
 
     def _repeat(self, step: Callable[[Database, Path], bool]) -> None:
         try:
@@ -47,3 +52,8 @@ class Indexer:
             log.warning("the catalogue waits for its database: %s", error)
         except Exception:
             log.exception("the catalogue's loop stumbled; it goes on")
+
+
+def _settle(database: Database, home: Path) -> bool:
+    settling.settle(database, home)
+    return False  # what is busy has time until the next look

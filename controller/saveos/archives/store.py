@@ -313,8 +313,12 @@ class Store:
                 held = name.decode(errors="replace")
                 self._run("INSERT INTO words(words, rowid, name) VALUES('delete', ?, ?)", number, held)
 
-    def drop(self, repository: str) -> None:
-        """Drop a repository's part; what other repositories share stays."""
+    def drop(self, repository: str, *, names: bool = False) -> None:
+        """Drop a repository's part; what other repositories share stays.
+
+        Names and folders stay for the next listing, which mostly has them again; with `names` those that no
+        repository has go too, which looks at all of the store.
+        """
         with self._writing():
             owner = self._repository(repository)
             self._run(
@@ -324,6 +328,15 @@ class Store:
             )
             for table in ("entries", "totals", "archives"):
                 self._run(f"DELETE FROM {table} WHERE repository=?", owner)
+            if names:
+                unused = "SELECT id FROM names n WHERE NOT EXISTS (SELECT 1 FROM places WHERE name=n.id)"
+                self._forget_names([number for (number,) in self._all(unused)])
+                self._run(
+                    "DELETE FROM directories WHERE id NOT IN (SELECT directory FROM places)"
+                    " AND id NOT IN (SELECT directory FROM totals)"
+                )
+        if names:
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")  # it still held what is gone
 
     def _take(self, items: Iterable[Item], missing: Iterable[bytes], *, complete: bool) -> None:
         places = _Places(self)

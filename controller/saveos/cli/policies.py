@@ -132,7 +132,10 @@ def set_policy(
         int | None, typer.Option(min=0, help="Keep the last archive of so many years.")
     ] = None,
     compression: Annotated[str, typer.Option(help="Borg's form, like zstd,3.")] = "",
-    catalogue: Annotated[str, typer.Option(help="full, or off: names of files stay on the hosts.")] = "",
+    catalogue: Annotated[
+        str,
+        typer.Option(help="full, or off: names of files stay on the hosts, and those stored here are deleted."),
+    ] = "",
     drill_every: Annotated[
         int | None, typer.Option(min=0, max=365, help="Drill so many days after a host's last drill; 0: never.")
     ] = None,

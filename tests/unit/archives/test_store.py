@@ -295,6 +295,17 @@ def test_a_repository_is_dropped_alone_and_built_anew(store):
     assert store.list_directory(REPOSITORY, 1, b"/") == store.list_directory(OTHER, 1, b"/")
 
 
+def test_names_that_nobody_else_has_go_with_a_repository_where_that_is_asked(store):
+    tree = whole({b"/etc/own/secret\xff": (1, 1), b"/etc/both": (1, 1)})
+    store.index(REPOSITORY, "1", 1, items(tree), complete=True)
+    store.index(OTHER, "1", 1, items(whole({b"/etc/both": (1, 1)})), complete=True)
+    store.drop(REPOSITORY, names=True)
+    assert {name for (name,) in store._all("SELECT name FROM names")} == {b"etc", b"both"}
+    assert {path for (path,) in store._all("SELECT path FROM directories")} == {b"/", b"/etc"}
+    assert store._all("SELECT rowid FROM words WHERE words MATCH 'secret'") == []
+    assert [each.entry.path for each in store.search(Wanted(["both"]))] == [b"/etc/both"]
+
+
 def test_versions_of_archives_that_are_gone_are_dropped(store):
     for number in range(1, 5):
         store.index(REPOSITORY, f"{number:064x}", number, [Item(b"/a", number, 1, FILE)], complete=True)

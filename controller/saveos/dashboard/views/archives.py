@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
 
 from saveos.accounts.access import describe
-from saveos.archives import catalogue, service
+from saveos.archives import catalogue, service, switch
 from saveos.archives.models import Archive
 from saveos.archives.schemas import ArchivePatch
 from saveos.core.errors import NotFound, Problem
@@ -28,6 +28,7 @@ from saveos.jobs.models import ACTIVE, Job
 from saveos.maintenance import care
 from saveos.maintenance.care import Compared
 from saveos.repositories.service import get_repository
+from saveos.restores import differences
 
 router = APIRouter(include_in_schema=False)
 Reader = Annotated[View, Depends(view("archives:read"))]
@@ -98,6 +99,7 @@ def _show(
     can |= {"care_form": blank | (care_form or {}), "can_replace": page.actor.may(care.REPLACE)}
     can |= {"care_error": care_error, "problems": problems or {}}
     around = service.list_around(page.session, archive)
+    can["catalogue_off"] = switch.why_off(page.session, host)
     if archive.catalogue == "indexed":
         folder = files.folder(page, archive, ref, cursor)
         return page.render(
@@ -237,6 +239,7 @@ def compare_with_host(
         told=told,
         error=error,
         can_download=files.may_see_text(page),
+        text_limit=differences.SMALL,
         rows=rows[start : start + files.LIMIT],
         first_page=here if start else "",
         next_page=url(here, start=str(start + files.LIMIT)) if len(rows) > start + files.LIMIT else "",

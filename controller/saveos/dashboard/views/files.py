@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from saveos.accounts.access import describe
 from saveos.accounts.service import get_tenant
-from saveos.archives import catalogue, service
+from saveos.archives import catalogue, service, switch
 from saveos.archives.models import Archive
 from saveos.archives.schemas import FileOut
 from saveos.core.errors import Invalid, NotFound, Problem
@@ -50,8 +50,9 @@ def search(
     given = {"q": q, "host": host, "group": group}
     given |= {"min_size": min_size, "max_size": max_size, "after": after, "before": before}
     filters = {name: text.strip() for name, text in given.items()}
-    error, hits = "", []
+    error, hits, hosts, off = "", [], None, {}
     if filters["q"]:
+        off = switch.hosts_off(page.session, page.tenant_id)
         try:
             hosts = _hosts(page, filters["host"], filters["group"])
             hits = catalogue.find(
@@ -75,6 +76,7 @@ def search(
         groups=groups,
         hits=hits,
         has_text=has_text(page),
+        left_out=sorted(name for key, name in off.items() if hosts is None or key in hosts),
         error=error,
         limit=LIMIT,
     )
@@ -160,7 +162,8 @@ def compare(
         path=catalogue.show(below),
         ref=ref,
         rows=rows,
-        can_download=may_see_text(page),
+        has_text=has_text(page),
+        text_limit=differences.SMALL,
         first_page=url(here, ref=ref) if cursor else "",
         next_page=url(here, ref=ref, cursor=following) if following else "",
     )
@@ -173,7 +176,7 @@ def show_difference(
     ref: Annotated[str, Form(max_length=8192)],
     other: Annotated[uuid.UUID | None, Form()] = None,
 ) -> Response:
-    """Ask the host how a file's text differs, and go to where it comes in; it is text, and nothing keeps it."""
+    """Ask the host how a file's text differs, and go to the page where it comes in; nothing keeps it."""
     restore, job = differences.request(
         page.session,
         page.tenant_id,
@@ -185,7 +188,7 @@ def show_difference(
     )
     path = catalogue.show(catalogue.from_ref(ref))[:500]
     describe(page.session, f"restore:{restore.id}", job=str(job.id), path=path)
-    return redirect(f"/restores/{restore.id}/content")
+    return redirect(f"/restores/{restore.id}/text")
 
 
 @router.post("/archives/{archive_id}/text")
