@@ -99,6 +99,10 @@ def test_a_file_s_text_is_shown_once_as_it_is(
     shown = page.get_by_role("region", name="Text", exact=True)
     expect(shown).to_contain_text("<b>é</b> & {{ 7*7 }}")
     thread.join(30)
+    for _ in range(300):
+        if shown.text_content() == text:
+            break
+        page.wait_for_timeout(100)
     assert shown.text_content() == text
     assert axe(page) == []
     with controller.session() as session:
@@ -113,7 +117,7 @@ def test_a_file_s_text_is_shown_once_as_it_is(
     expect(page.get_by_role("alert")).to_have_text(told)
     page.goto(f"{page.url}?lang=fr")
     expect(page.get_by_role("alert")).to_have_text(
-        "Le fichier n’est pas du texte. Restaurez-le pour le regarder."
+        "Le fichier n’est pas un texte. Restaurez-le pour le consulter."
     )
     with controller.session() as session:
         session.get_one(Job, row.job_id).state = "succeeded"
@@ -133,6 +137,28 @@ def test_a_file_s_text_is_shown_once_as_it_is(
         with controller.session() as session:
             for tenant in session.scalars(select(Tenant)):
                 tenant.content_through_controller = True
+
+
+def test_a_text_difference_is_a_page_that_names_both_archives(
+    controller: Controller, page: Page, token: str, archives: list[Archive], axe: Callable[[Page], list[Any]]
+) -> None:
+    old, new = archives[0], archives[1]
+    diff = "--- a\n+++ b\n@@ -1,3 +1,2 @@\n kept <b>\x0c+no line of its own\n--- an SQL remark\n-gone\n+come\n"
+    for sent, regions in ((diff, 1), ("The file is the same in both.\n", 0)):
+        page.goto(f"{controller.url}/archives/{old.id}/compare/{new.id}?ref={to_ref(b'/srv')}")
+        page.get_by_role("button", name="Text /srv/note").click()
+        page.wait_for_url("**/restores/*/text")
+        expect(page.get_by_role("link", name=old.name)).to_be_visible()
+        expect(page.get_by_role("link", name=new.name)).to_be_visible()
+        thread = send(controller, uuid.UUID(page.url.split("/")[-2]), token, sent.encode(), "diff")
+        expect(page.get_by_role("region", name="Changes, line by line")).to_have_count(regions)
+        if regions:
+            assert page.locator(".diff del").all_text_contents() == ["--- an SQL remark", "-gone"]
+            assert page.locator(".diff ins").all_text_contents() == ["+come"]
+            assert axe(page) == []
+        else:
+            expect(page.get_by_text("The text is the same in both.")).to_be_visible()
+        thread.join(30)
 
 
 def test_another_host_is_chosen_by_its_name(controller: Controller, page: Page) -> None:

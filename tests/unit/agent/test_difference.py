@@ -13,7 +13,7 @@ def test_text_differs_between_archives_and_the_host(backed):
     note = backed.sources / "note"
     (backed.sources / "binary").write_bytes(b"\0\xff")
     (backed.sources / "large").write_bytes(b"x" * 300_000)
-    for number, text in ((1, "a\nb\nc"), (2, "a\nB\nc")):
+    for number, text in ((1, "a\nb\nc\x0cd"), (2, "a\nB\nc\x0cd")):
         note.write_text(text)
         backed.configure(f"archive_name_format: one-{number}\n")
         assert backed.run("backup", "--wait")[0] == 0
@@ -22,6 +22,7 @@ def test_text_differs_between_archives_and_the_host(backed):
     lines = told["difference"].splitlines()
     assert lines[0] == f"--- one-1: {note}"
     assert {"-b", "+B", " a"} <= set(lines)
+    assert " c\x0cd\n\\ No newline" in told["difference"]
     assert diff(backed, note, "--other", "one-1")[1]["difference"] == ""
     note.unlink()
     lines = diff(backed, note)[1]["difference"].splitlines()

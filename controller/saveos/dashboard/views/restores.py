@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 from pydantic import StringConstraints
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -153,13 +154,13 @@ async def read_content(request: Request, state: StateDep, restore_id: uuid.UUID)
 
 @router.get("/restores/{restore_id}/text")
 def show_text(page: Annotated[View, Depends(view(service.DOWNLOAD))], restore_id: uuid.UUID) -> Response:
-    """Show the page into which a file's text comes from its host."""
+    """Show the page into which a file's text, or how it differs, comes from its host."""
     return page.render("restores/text.html", **_text_page(page.session, page.tenant_id, restore_id))
 
 
 @router.get("/restores/{restore_id}/text/part")
 async def read_text(request: Request, state: StateDep, restore_id: uuid.UUID) -> Response:
-    """Give a file's text as its page shows it, once; or that it is waited for, or why it does not come."""
+    """Give what the page of a text shows, once; or that it is waited for, or why it does not come."""
     actor = await run_in_threadpool(_downloader, request, state)
     known = await run_in_threadpool(_about_text, state, actor, restore_id)
     text, error = None, ""
@@ -181,12 +182,17 @@ def _text_page(session: Session, tenant_id: uuid.UUID, restore_id: uuid.UUID) ->
     """Return what the page says of a file and its job; `error` is the host's sentence. Raises NotFound."""
     restore = service.get_restore(session, tenant_id, restore_id)
     job = session.get_one(Job, restore.job_id)
-    if job.operation != differences.OPERATION or job.parameters.get("other") != differences.NONE:
+    if job.operation != differences.OPERATION:
         raise NotFound("this restore brings no text: its page says what it brings")
     row = next(iter(jobs.list_hosts(session, job, limit=1)), None)
     told = (row.error if row else "") or job.error
+    archive, against = session.get_one(Archive, restore.archive_id), job.parameters.get("other")
+    same = Archive.repository_id == archive.repository_id, Archive.borg_id == against
     return {
-        "archive": session.get_one(Archive, restore.archive_id),
+        "archive": archive,
+        "compared": against != differences.NONE,
+        "with_host": against == differences.HOST,
+        "other": session.scalar(select(Archive).where(*same)),
         "host": session.get_one(Host, restore.host_id),
         "job": job,
         "restore": restore,

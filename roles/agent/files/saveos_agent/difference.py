@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import difflib
 import errno
+import io
 import os
 import stat
 from typing import Any, Optional
@@ -143,7 +144,7 @@ def _lines(data: Optional[bytes]) -> list[str]:
         text = "\0"
     if "\0" in text:
         raise AgentError("no_text", "The file is no text.", "Restore it to look at it.")
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline="\n"))  # a form feed or a lone CR ends no line
     if len(lines) > LINES:
         raise _too_large()
     return lines
