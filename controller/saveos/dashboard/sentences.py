@@ -29,6 +29,20 @@ SERVICES = (
         "its listing could not be taken over, the controller's log says why:"
         " its host sends it again after saveos archives rebuild REPOSITORY"
     ),
+    mark(
+        "the policy {name} keeps names of files on {host}: browse its archives there,"
+        " or set the policy's catalogue to full"
+    ),
+    mark("{name}'s own variable {variable} keeps names of files there: take it away to have them here"),
+    mark("files are gone since the archive before; the host lists all"),
+    mark("it is older than the newest archive in the catalogue; rebuild the repository's part"),
+    mark("its listing was lost; the host sends it again"),
+    mark("its listing refers to an archive that is not indexed; the host sends all"),
+    mark("this archive is not in the catalogue: browse it on the host, or rebuild the catalogue"),
+    mark("the catalogue is taking an archive over: try again in a minute"),
+    mark("this archive has no folder {path}: look in the one above, or another archive"),
+    mark("the archives are of two repositories: choose two of one host's"),
+    mark("say what to look for: a part of a name, a path, or a glob such as *.conf"),
     mark("its provisioning stumbled, the controller's log says why"),
     mark(
         "content of archives may not pass through the controller (the setting content_through_controller is"
@@ -64,6 +78,9 @@ SERVICES = (
     mark("The file is no text. Restore it to look at it."),
     mark("The file is larger than {size} KiB or {count} lines. Restore it to a directory to look at it."),
     mark("It is no regular file in {name}. Choose a regular file."),
+    mark("It is no regular file now. Choose a regular file."),
+    mark("It is a symbolic link now. Choose a regular file."),
+    mark("Neither of them holds this file. Choose one that an archive holds."),
     mark("{name} does not hold this file. Choose an archive that holds it."),
     mark("a preview looks at {name} itself: there is none for another host"),
     mark("{name} is SaveOS's own schedule: switch it off instead"),
@@ -96,6 +113,68 @@ SERVICES = (
     mark("a quota looks like 500G or 2T; empty is none"),
     mark("the text holds a NUL character: remove it"),
 )
+HOSTS = (  # what failed in a drill, a restore, a rebuild or a guard's check, as their hosts and the worker tell
+    mark("the canary has not the content that it had at that backup"),
+    mark("the canary is not in the archive"),
+    mark("the archive holds no file that could be restored"),
+    mark("Borg did not restore it"),
+    mark("its content is not that of the live file, which has not changed since"),
+    mark("The repository has no archive yet."),
+    mark("A drill needs {size} bytes below {path}, and {free} are free."),
+    mark("nothing could be restored"),
+    mark("on {host}"),
+    mark(
+        "{host} has {files} files of {size} bytes, {sent} files of {bytes} bytes were sent,"
+        " or their hashes differ"
+    ),
+    mark("drills cannot load dumps of MongoDB"),
+    mark("there is no room to load {size} bytes: {free} are free"),
+    mark("this host's Python has no sqlite3"),
+    mark("the dump ends in the middle"),
+    mark("it holds no database {name}"),
+    mark("there is no user {name} to run a scratch server as"),
+    mark("the scratch server did not start"),
+    mark("it took longer than {count} hours"),
+    mark("this host has no {program}"),
+    mark("was not restored as the archive holds it"),
+    mark("a directory of that name is in its way"),
+    mark("a file or link of that name is in its way"),
+    mark("is not in the archive"),
+    mark("Permission denied"),
+    mark("Operation not permitted"),
+    mark("No space left on device"),
+    mark("Disk quota exceeded"),
+    mark("Input/output error"),
+    mark("Read-only file system"),
+    mark("No such file or directory"),
+    mark("File name too long"),
+    mark("stumbled, the controller's log says why"),
+    mark("the job of its step {step} was removed meanwhile: ask for it anew"),
+    mark("its job ended as {state}"),
+    mark("the archive's host did not tell what it sent"),
+    mark("{got} of {sent} entries and {size} of {bytes} bytes arrived"),
+    mark("the backup counted {count} files"),
+    mark("{count} files have the archive's SHA-256"),
+    mark("{count} could not be restored"),
+    mark("it did not tell how it is"),
+    mark("it has no critical finding"),
+    mark("segment {number}"),
+    mark("going on at segment {number}"),
+    mark("it does not begin as a segment"),
+    mark("it ends inside an entry at {place}"),
+    mark("the entry at {place} is none"),
+    mark("the checksum of the entry at {place} is wrong"),
+    mark("it does not end in its commit"),
+    mark("it cannot be read"),
+    mark("the repository is gone"),
+    mark("nothing was ever committed"),
+    mark("{count} segments that the index names are missing"),
+    mark("{count} segments are whole"),
+    mark("its index is cut off"),
+    mark("its index is not one of Borg 1"),
+    mark("its config cannot be read"),
+    mark("its hints cannot be read"),
+)
 MODELS = (  # pydantic's own
     mark("Field required"),
     mark("Input should be a valid string"),
@@ -110,6 +189,7 @@ MODELS = (  # pydantic's own
     mark("String should have at most {most} characters"),
     mark("Input should be {choices}"),
 )
+PART = "(?!: )."  # a host says "where: why": that is two parts
 HINT = r"(?:: see (?:GET|saveos) .*)?"
 
 
@@ -122,20 +202,34 @@ def sentence(text: str) -> str:
 
 def _translated(text: str) -> str:
     plain = (text[:1].lower() + text[1:]).removesuffix(".")  # as it was before it was kept as a sentence
-    for pattern, template in _patterns():
-        if found := pattern.fullmatch(text) or pattern.fullmatch(plain):
-            return gettext(template).format(**found.groupdict())
-    return text
+    return _filled(_patterns(*SERVICES, *MODELS), text, plain) or text
+
+
+def told(text: str) -> str:
+    """Return a part of what a host tells in the language of the page; "" where nobody translated it."""
+    return _filled(_patterns(*HOSTS, within=PART), text) if language() != DEFAULT else ""
+
+
+def _filled(patterns: tuple[tuple[re.Pattern[str], str], ...], *texts: str) -> str:
+    for pattern, template in patterns:
+        for text in texts:
+            if found := pattern.fullmatch(text):
+                return gettext(template).format(**found.groupdict())
+    return ""
 
 
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Return what recognises each template; those with the most text of their own come first."""
+def _patterns(*templates: str, within: str = ".") -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return what recognises each template; those with the most text of their own come first.
+
+    `within` is what a character of a placeholder's text is.
+    """
     made = []
-    for template in sorted((*SERVICES, *MODELS), key=lambda each: -len(re.sub(r"\{\w+\}", "", each))):
+    for template in sorted(templates, key=lambda each: -len(re.sub(r"\{\w+\}", "", each))):
         parts = re.split(r"\{(\w+)\}", template)
         wanted = "".join(
-            f"(?P<{part}>.{{1,300}}?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
+            f"(?P<{part}>(?:{within}){{1,300}}?)" if place % 2 else re.escape(part)
+            for place, part in enumerate(parts)
         )
         made.append((re.compile(wanted + HINT), template))
     return tuple(made)

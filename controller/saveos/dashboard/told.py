@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from saveos.core.i18n import DEFAULT, gettext, language, mark
-from saveos.dashboard import words
+from saveos.dashboard import sentences, words
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,32 @@ def waits(text: str) -> str:
 
 def check(name: str, text: str) -> Told:
     """Return what a rebuild looked at, and what it saw."""
-    return _told(CHECKS.get(name, ""), text)
+    found = _told(CHECKS.get(name, ""), text)
+    return Told(found.text, parts(found.detail))
+
+
+def parts(text: str) -> str:
+    """Return what went wrong, one thing after another, as "PATH: why; PATH: why"; what nobody knows stays."""
+    if language() == DEFAULT:
+        return text
+    found = [_part(each) for each in text.split("; ")]
+    return " ; ".join(found) if found != text.split("; ") else text
+
+
+def _part(text: str) -> str:
+    """Translate what is known of "where: what: why": a step, a check, a host, a reason."""
+    parts = text.split(": ")
+    for place in range(len(parts)):  # a reason may have a colon of its own
+        if known := sentences.told(": ".join(parts[place:])):
+            parts[place:] = [known]
+            break
+    found = [_word(each) or each for each in parts]
+    return " : ".join(found) if found != text.split(": ") else text
+
+
+def _word(text: str) -> str:
+    word = words.operations.get(text) or CHECKS.get(text, "")
+    return gettext(word) if word else sentences.told(text)
 
 
 def finding(kind: str, title: str) -> Told:

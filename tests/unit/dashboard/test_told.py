@@ -57,6 +57,22 @@ def test_what_has_no_code_stays_as_it_is(french: None) -> None:
     assert (told.kind("of-a-newer-agent"), told.error("disk_full", "")) == ("of-a-newer-agent", Told(""))
 
 
+def test_what_failed_is_told_part_by_part(french: None) -> None:
+    shown = told.parts(
+        "/srv: b: was not restored as the archive holds it; sqlite a: the dump ends in the middle"
+    )
+    assert shown == (
+        "/srv : b : n’a pas été restauré tel que l’archive le contient ; sqlite a : l’export s’arrête au milieu"
+    )
+    rebuilt = "transfer: its job ended as lost; counts: 3 of 4 entries and 5 of 6 bytes arrived"
+    assert told.parts(rebuilt).startswith("Transfert : sa tâche s’est terminée en lost ; Nombre de")
+    assert told.parts("segment 7: it does not begin as a segment").startswith("segment 7 : il ne commence pas")
+    assert told.parts("borg said: something else") == "borg said: something else"
+    assert told.check("failures", "1 could not be restored: /a: Permission denied") == Told(
+        "Fichiers qui n’ont pas pu être restaurés", "1 n’ont pas pu être restaurés : /a : accès refusé"
+    )
+
+
 def test_what_a_job_waits_for_is_named(french: None) -> None:
     assert told.waits("host web-1: backup 01a2") == "hôte web-1 (Sauvegarde)"
     assert (told.waits("repository:7"), told.waits("a b c")) == ("repository:7", "a b c")
