@@ -74,7 +74,7 @@ class Controller:
                 cwd="/",
                 start_new_session=True,
             )
-        until(self.answers, 30, f"an answer of the controller; its log: {self.log}")
+        until(self.answers, 90, f"an answer of the controller; its log: {self.log}")
         if not self.token:
             self.command("login", "--url", self.url, stdin=f"{self.own_password()}\n")
             self.token = json.loads((self.home / "cli.json").read_text())["token"]
@@ -116,7 +116,7 @@ class Controller:
         if self.process and self.process.poll() is None:
             self.process.send_signal(number)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

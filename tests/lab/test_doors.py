@@ -33,7 +33,7 @@ def counts(story, host):
     return found
 
 
-def one_more(story, host, before, seconds=60, **expected):
+def one_more(story, host, before, seconds=120, **expected):
     """Require that a host soon has exactly one archive, run, job and record more, of one another."""
     kinds = ("archives", "runs", "backup", "records")
 
@@ -64,12 +64,13 @@ def clock(story):
     """Let cron on the host without systemd fire in about a minute, once; return what it had before."""
     table = "/etc/cron.d/saveos-backup"
     kept, settings = on(story.cron, f"cat {table}"), on(story.cron, "cat /etc/saveos/agent.json")
-    soon = on(story.cron, "date -d '+62 seconds' '+%-M %-H %-d %-m'").split()
     at_rest(story.cron)
     before = counts(story, "cron")
     # without a schedule of its own the agent takes cron's word for the time
     quick = json.dumps(json.loads(settings) | {"jitter_seconds": 0, "schedule": {}})
     on(story.cron, "cat > /etc/saveos/agent.json", stdin=quick)
+    # its minute begins in 15 to 75 seconds: later than this table is read, however slow this process is
+    soon = on(story.cron, "date -d '+75 seconds' '+%-M %-H %-d %-m'").split()
     lines = [
         " ".join([*soon, "*", *line.split()[5:]]) if " backup" in line and line[:1] != "#" else line
         for line in kept.splitlines()
@@ -117,7 +118,7 @@ def test_a_play_does_not_mind_a_controller_that_is_away(story):
     away = {"SAVEOS_URL": f"http://{story.web.ip}:9", "SAVEOS_TOKEN": "saveos_none"}
     began = time.monotonic()
     assert "report" in play(story.lab, "health", **away).output
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 90
 
 
 def test_by_systemd_unit(story):
@@ -147,7 +148,7 @@ def test_by_timer(story):
 def test_by_cron(story, clock):
     """On a host without systemd as PID 1 cron starts the same run."""
     assert on(story.cron, "cat /proc/1/comm") != "systemd"
-    one_more(story, "cron", clock, seconds=90, trigger="timer", state="succeeded")
+    one_more(story, "cron", clock, seconds=150, trigger="timer", state="succeeded")
     assert records(story.cron)[-1]["trigger"] == "timer"
 
 

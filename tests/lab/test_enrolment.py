@@ -6,6 +6,7 @@ import re
 import subprocess
 
 import pytest
+from fleet import at_rest
 from serving import Controller, until
 from support import on
 
@@ -141,7 +142,7 @@ def test_the_line_waits_for_approval_and_enrols(story, expired):
     made = token(story.controller)
     host = story.lab.hosts["line"]
     process = start_line(host, made["command"])
-    waiting = until(lambda: rows(story.controller, "line"), 30, "its registration")[0]
+    waiting = until(lambda: rows(story.controller, "line"), 90, "its registration")[0]
     assert (waiting["state"], waiting["address"], waiting["ssh_host_keys"]) == (
         "waiting",
         host.ip,
@@ -151,7 +152,7 @@ def test_the_line_waits_for_approval_and_enrols(story, expired):
     assert story.controller.http("GET", "/hosts/line").status_code == 404
     story.controller.command("enrol", "approve", "line")
     story.controller.command("enrol", "watch", "line", "--timeout", "150")
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=90)
     assert process.returncode == 0, said
     assert waiting["fingerprints"][0] in said, "the person at the host can compare it"
     assert "line is enrolled." in said
@@ -160,6 +161,7 @@ def test_the_line_waits_for_approval_and_enrols(story, expired):
     own = on(host, "cut -d' ' -f1,2 /etc/saveos/ssh/id_ed25519.pub")
     assert story.controller.get("/hosts/line")["agent_public_key"] == own, "the role kept the host's key"
     story.controller.done("backup", "line")
+    at_rest(host)
     again = quiet(story, "line", lambda: paste(host, made["command"]))
     assert "line is enrolled already; nothing was changed." in again
     assert counted(story.controller, made) == 1

@@ -67,7 +67,7 @@ def failed(fleet):
     controller = fleet.controller
     watch = Watch(fleet)
     kept = controller.get("/hosts/web")["policy_name"]
-    before = [f"test -n {HOOK} && sleep 1", f"echo {HOOK} >&2; exit 3"]
+    before = [f"test -n {HOOK} && sleep 4", f"echo {HOOK} >&2; exit 3"]
     hooks = {"before": before, "on_error": [f"echo {AFTER}"]}
     policy = {"name": "canary", "sources": ["/srv/data"], "hooks": hooks}
     controller.post("/policies", policy, 201)

@@ -102,7 +102,7 @@ def test_doctor_has_nothing_to_fix(machine):
 def test_a_killed_controller_comes_back(machine):
     machine.host.sh("pkill -9 -f -- '-I [^ ]*/saveos serve$'")  # not what keeps it
     machine.host.sh(
-        "for i in $(seq 100); do python3 -c \"import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health')\""
+        "for i in $(seq 300); do python3 -c \"import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health')\""
         " 2>/dev/null && exit; sleep 0.2; done; exit 1"
     )
     assert machine.items("archives")
