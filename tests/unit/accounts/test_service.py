@@ -1,5 +1,10 @@
 """Set-up, users and agent tokens."""
 
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from saveos.accounts import service
 from saveos.accounts.models import Token, User
@@ -32,6 +37,31 @@ def test_the_last_admin_stays(session, tenant_id):
     second.active = True
     service.change_user(session, admin, role="viewer", active=None, language="fr")
     assert (admin.role, admin.language) == ("viewer", "fr")
+
+
+@pytest.mark.both_engines
+def test_two_admins_who_demote_each_other_at_once_leave_one(database, tenant_id):
+    with database.session() as session:
+        ids = [
+            service.bootstrap(session).user_id,
+            service.create_user(session, tenant_id, "eve", "admin")[0].id,
+        ]
+    both = threading.Barrier(2, timeout=10)
+
+    def demote(user_id):
+        """Read the user as a route does, then change them; the lock makes the second wait for the first."""
+        with contextlib.suppress(Conflict), database.session(writes=database.is_sqlite) as session:
+            user = service.get_user(session, tenant_id, user_id)
+            if not database.is_sqlite:  # where the first statement of a write takes the lock already
+                both.wait()
+            service.change_user(session, user, role="viewer", active=None, language=None)
+            session.flush()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(demote, ids))
+    with database.session() as session:
+        assert sorted(session.get_one(User, each).role for each in ids) == ["admin", "viewer"]
 
 
 def test_a_hosts_new_token_ends_its_old_one_and_a_cloned_one_is_refused(session, tenant_id):
