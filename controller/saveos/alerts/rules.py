@@ -346,6 +346,7 @@ RULES: dict[str, Rule] = {
         lambda facts: f"{facts.name} has its policy as it is now.",
     ),
     "certificate": Rule("critical", "certificate near its end"),
+    "own_backup": Rule("critical", "controller not backed up"),
     "channel_failing": Rule("warning", "channel does not deliver"),
     "schedule_failed": Rule("warning", "schedule did not start"),
 }

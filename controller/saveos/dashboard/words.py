@@ -131,6 +131,10 @@ rules = {  # rule → (title, sentence; empty where only the alert's own summary
         mark("The host differs from what provisioning would make of it. Its page shows the difference."),
     ),
     "certificate": (mark("Certificate near its end"), ""),
+    "own_backup": (
+        mark("Controller not backed up"),
+        mark("The controller could not make its own backup. Its log says why."),
+    ),
     "channel_failing": (mark("Channel does not deliver"), ""),
     "schedule_failed": (mark("Schedule did not start"), ""),
     "finding": (mark("Critical finding"), ""),
@@ -163,6 +167,7 @@ judged = {  # rule → when it holds
     "check_late": mark("A repository was not checked for 15 days on its server, or 45 days with its data."),
     "drifted": mark("A look found a host other than provisioning would make it, and nobody converged it yet."),
     "certificate": mark("The controller's certificate or its CA ends soon and was not renewed."),
+    "own_backup": mark("The controller could not make its own daily backup."),
     "channel_failing": mark("A channel took nothing for four hours, or its address is out of bounds."),
     "schedule_failed": mark("A schedule was due and could not start its operation."),
     "finding": mark("A maintenance operation found something critical on a host that is still open."),

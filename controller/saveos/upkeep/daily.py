@@ -5,14 +5,17 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+from saveos.accounts.service import first_tenant
+from saveos.alerts.service import open_alert, resolve_alert
 from saveos.core.clock import now
-from saveos.core.database import Database
+from saveos.core.database import Database, write_lock
 from saveos.core.settings import Settings
 from saveos.upkeep.clean import clean
-from saveos.upkeep.export import export, is_due
+from saveos.upkeep.export import ExportError, export, is_due
 
 FIRST = 900.0  # seconds after the start, when a fresh controller has settled
 LOOK_UP = 900.0  # seconds between looks
+RULE, OBJECT = "own_backup", "controller"
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,24 @@ class Daily(threading.Thread):
 
     def _export(self) -> None:
         every, target = timedelta(hours=self._settings.export_hours), spool(self._settings)
-        if every and is_due(target, every, now()):
+        if not every or not is_due(target, every, now()):
+            return
+        try:
             export(self._settings, target)
+        except Exception as error:
+            self._tell(_fault(error))
+            raise
+        self._tell("")
+
+    def _tell(self, fault: str) -> None:
+        """Open or resolve the alert about the controller's own backup, in the tenant it was installed with."""
+        with self._database.session() as session:
+            write_lock(session)
+            tenant = first_tenant(session)
+            if tenant is not None and fault:
+                open_alert(session, tenant.id, RULE, OBJECT, fault)
+            elif tenant is not None:
+                resolve_alert(session, tenant.id, RULE, OBJECT, "The controller's own backup was made again.")
 
     def _clean(self) -> None:
         marker = self._settings.home / ".cleaned"
@@ -68,3 +87,13 @@ class Daily(threading.Thread):
         self._ended.set()
         if self.is_alive():
             self.join(30)
+
+
+def _fault(error: Exception) -> str:
+    """Return why there is no export, in a sentence; of an error that is not ours only its kind."""
+    why = str(error) if isinstance(error, ExportError) else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        why = error.strerror
+    return (
+        f"The controller could not make its own backup ({why}): run saveos controller export, or see its log."
+    )

@@ -13,7 +13,7 @@ from saveos import migrations
 from saveos.accounts.models import Audit, Login, Tenant, Token, User
 from saveos.accounts.service import bootstrap, create_token, seal_for, unseal_for
 from saveos.alerts.models import Alert, Channel, Delivery
-from saveos.alerts.service import open_alert, resolve_alert
+from saveos.alerts.service import list_alerts, open_alert, resolve_alert
 from saveos.archives.catalogue import open_store
 from saveos.archives.store import Item, Wanted
 from saveos.core import sealing, security
@@ -180,7 +180,12 @@ def test_the_daily_step_exports_and_cleans_once_a_day(settings, monkeypatch):
         with pytest.raises(OSError, match="no space"):
             step.step()
     assert counted(settings, JobLog) == 3, "a full disk is cleaned all the same"
+    with database.session() as session:
+        (alert,) = list_alerts(session, tenant_id, limit=9)
+    assert (alert.rule, alert.object) == ("own_backup", "controller")
     step.step()
+    with database.session() as session:
+        assert list_alerts(session, tenant_id, limit=9) == []
     assert export.read_manifest(daily.spool(settings)).database == "saveos.db"
     assert counted(settings, Job) == 3, "jobs are kept longer than their logs"
     before = (settings.home / ".cleaned").stat().st_mtime_ns
