@@ -19,8 +19,9 @@ from saveos.alerts.urls import judge_url, shown
 from saveos.core.clock import now
 from saveos.core.database import new_id, touch
 from saveos.core.errors import Conflict, NotFound
-from saveos.hosts.groups import group_names
-from saveos.hosts.models import Host
+from saveos.hosts import groups as host_groups
+from saveos.hosts.groups import find_groups, group_names
+from saveos.hosts.models import Group, Host
 
 DIGEST_OVER = 5
 DIGEST_LINES = 20
@@ -61,8 +62,9 @@ def list_channels(session: Session, tenant_id: uuid.UUID, after: str | None, lim
 
 
 def create_channel(session: Session, tenant_id: uuid.UUID, asked: ChannelIn) -> Channel:
-    """Make a channel; its URL was judged before. Raises Conflict on a taken name, Invalid on the URL."""
+    """Make a channel; its URL was judged before. Raises Conflict on a taken name, Invalid on URL and groups."""
     _refuse_taken(session, tenant_id, asked.name)
+    find_groups(session, tenant_id, asked.groups)
     channel = Channel(id=new_id(), tenant_id=tenant_id, **asked.model_dump(exclude={"url"}))
     _set_url(session, channel, asked.url)
     session.add(channel)
@@ -76,6 +78,7 @@ def change_channel(session: Session, channel: Channel, asked: ChannelPatch) -> N
     given = asked.model_dump(exclude_unset=True, exclude_none=True, exclude={"url"})
     if given.get("name", channel.name) != channel.name:
         _refuse_taken(session, channel.tenant_id, given["name"])
+    find_groups(session, channel.tenant_id, set(given.get("groups", [])) - set(channel.groups))
     for key, value in given.items():
         setattr(channel, key, value)
     if asked.url is not None:
@@ -261,3 +264,21 @@ def _waiting(channel: Channel) -> Update:
 def _refuse_taken(session: Session, tenant_id: uuid.UUID, name: str) -> None:
     if session.scalar(select(Channel.id).where(Channel.tenant_id == tenant_id, Channel.name == name)):
         raise Conflict(f"there is a channel {name} already: choose another name", field="name")
+
+
+def _follow_group(session: Session, group: Group, name: str | None) -> None:
+    """Let channels follow a group's new name: one that names no group there is would tell nothing, unnoticed.
+
+    Raises Conflict where the group goes.
+    """
+    for channel in session.scalars(select(Channel).where(Channel.tenant_id == group.tenant_id)):
+        if group.name not in channel.groups:
+            continue
+        if name is None:
+            raise Conflict(
+                f"the channel {channel.name} tells of the hosts of {group.name}: take the group off it first"
+            )
+        channel.groups = [name if each == group.name else each for each in channel.groups]
+
+
+host_groups.on_name.append(_follow_group)

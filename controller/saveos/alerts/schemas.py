@@ -4,14 +4,22 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from saveos.alerts.rules import Severity
+from saveos.alerts.rules import RULES, Severity
 from saveos.core.inputs import Moment, Name, RequestModel, Text
 from saveos.hosts.schemas import GroupName
 
 AlertState = Literal["open", "acknowledged", "muted", "resolved"]
-RuleName = Annotated[str, Field(max_length=40, pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _known(value: str) -> str:
+    if value not in RULES:
+        raise ValueError(f"there is no rule {value}: there are {', '.join(RULES)}")
+    return value
+
+
+RuleName = Annotated[str, Field(max_length=40, pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_known)]
 Url = Annotated[Text, Field(min_length=1, max_length=2000, json_schema_extra={"writeOnly": True})]
 Routes = Annotated[list[RuleName], Field(max_length=50)]
 Severities = Annotated[list[Severity], Field(max_length=3)]

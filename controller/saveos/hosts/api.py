@@ -148,10 +148,9 @@ def change_group(session: SessionDep, actor: Writer, group: GroupRef, body: Grou
 
 @router.delete("/groups/{group}", status_code=204)
 def delete_group(session: SessionDep, actor: Writer, group: GroupRef) -> None:
-    """Delete a group; its hosts stay."""
+    """Delete a group; its hosts stay. 409 where a channel tells of its hosts."""
     found = group_verbs.get_group(session, actor.tenant_id, group)
-    session.delete(found)
-    group_verbs.changed(session, actor.tenant_id)
+    group_verbs.delete_group(session, found)
     describe(session, f"group:{found.name}")
 
 

@@ -12,6 +12,8 @@ from saveos.hosts.models import Group, GroupMember, Host
 
 # Called with session, tenant and hosts (None: all) after memberships changed: groups may say which policy holds
 on_change: list[Callable[[Session, uuid.UUID, Sequence[uuid.UUID] | None], object]] = []
+# Called with session, group and the name that it is about to get (None: it goes): some know groups by name
+on_name: list[Callable[[Session, Group, str | None], object]] = []
 
 
 def changed(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UUID] | None = None) -> None:
@@ -58,8 +60,18 @@ def rename_group(session: Session, group: Group, name: str) -> None:
     """Give a group another name. Raises Conflict on a taken one."""
     if name != group.name:
         _refuse_taken(session, group.tenant_id, name)
+        for tell in on_name:
+            tell(session, group, name)
         group.name = name
         changed(session, group.tenant_id)
+
+
+def delete_group(session: Session, group: Group) -> None:
+    """Delete a group; its hosts stay. Raises Conflict where a channel tells of its hosts alone."""
+    for tell in on_name:
+        tell(session, group, None)
+    session.delete(group)
+    changed(session, group.tenant_id)
 
 
 def set_members(session: Session, group: Group, hosts: Sequence[Host]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from saveos.accounts import keys
 from saveos.alerts import service
 from saveos.core.clock import now
+from saveos.hosts import groups
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection
 from sqlalchemy import select
@@ -237,6 +238,8 @@ def test_each_tenant_has_its_own(fleet, database):
 
 
 def test_the_number_of_statements_does_not_grow_with_the_fleet(fleet, statements):
+    with fleet.database.session() as session:
+        groups.create_group(session, fleet.tenant_id, "web")
     fleet.channel(groups=["web"])
     counts = []
     for size in (3, 200):
