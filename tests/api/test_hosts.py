@@ -112,6 +112,11 @@ def test_taking_a_host_out_ends_its_token_and_keeps_its_archives_and_adding_it_a
         ({"name": "w", "is_agent": False}, "is_agent", "agent"),
         ({"name": "w", "variables": {"ansible_become_exe": "/bin/x"}}, "variables", "agent_"),
         ({"name": "w", "variables": {"agent_hooks": {}}}, "variables", "policy"),
+        (
+            {"name": "w", "variables": {"agent_databases": [{"kind": "mysql", "password": "hunter22"}]}},
+            "variables",
+            "password would be kept unsealed",
+        ),
         ({"name": "w", "ssh_host_keys": ["not a key"]}, "ssh_host_keys", "ssh-ed25519"),
         ({"name": "w", "ssh_host_keys": ["|1|abc=|def= ssh-ed25519 AAAA"]}, "ssh_host_keys", "hashed"),
         ({"name": "w", "tags": ["a\nb"]}, "tags.0", "tag"),

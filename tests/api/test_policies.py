@@ -127,6 +127,7 @@ def test_a_policy_takes_a_zone_a_calendar_and_databases(api):
         ({"servers": ["nowhere"]}, "no storage server"),
         ({"overrides": {"list_details": True}}, "overridden"),
         ({"overrides": {"mysql_databases": []}}, "field of their own"),
+        ({"overrides": {"ntfy": {"access_token": "tk_hunter22"}}}, "{credential file PATH}"),
     ],
 )
 def test_what_a_host_could_not_do_is_refused(api, body, words):

@@ -122,6 +122,24 @@ def parse_size(text: str) -> int:
     return int(float(parts[1].replace(",", ".")) * step ** " kmgt".index(parts[2].lower() or " "))
 
 
+SECRET = re.compile(r"password|passphrase|passcommand|secret|token|api_key|integration_key", re.IGNORECASE)
+
+
+def refuse_secrets(value: Any, advice: str) -> None:
+    """Raise ValueError naming the first key below which a secret stands in plain text, and what to do.
+
+    For what is kept unsealed and shown to all who may read. borgmatic's `{credential …}` names a secret only.
+    """
+    for key, item in value.items() if isinstance(value, dict) else ():
+        plain = isinstance(item, str) and item != "" and not item.startswith("{credential ")
+        if plain and SECRET.search(str(key)):
+            raise ValueError(
+                f"{str(key)[:60]} would be kept unsealed, for all who may read this to see: {advice}"
+            )
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        refuse_secrets(item, advice)
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address means the machine itself, whichever machine reads it."""
     try:

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from saveos.core.inputs import Address, HostName, Name, OptionalPath, Quota, RequestModel, Tag, UserName
+from saveos.core.inputs import (
+    Address,
+    HostName,
+    Name,
+    OptionalPath,
+    Quota,
+    RequestModel,
+    Tag,
+    UserName,
+    refuse_secrets,
+)
 
 HostState = Literal["pending", "enrolled", "paused", "decommissioned"]
 Proof = Literal["proven", "old", "failed", "never", "none"]
@@ -32,6 +42,7 @@ def _variables(value: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key[:60]!r} is no variable of our roles: they begin with agent_ or server_")
         if key == "agent_hooks":
             raise ValueError("hooks may hold secrets: put them into a policy, where they are sealed")
+    refuse_secrets(value, "put databases into a policy; elsewhere write {credential file PATH}")
     if len(json.dumps(value)) > MAX_VARIABLES:
         raise ValueError(f"the variables are larger than {MAX_VARIABLES // 1024} KB")
     return value

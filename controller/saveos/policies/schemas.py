@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from saveos.core import cron
-from saveos.core.inputs import AbsolutePath, Name, OptionalPath, RequestModel
+from saveos.core.inputs import AbsolutePath, Name, OptionalPath, RequestModel, refuse_secrets
 from saveos.hosts.schemas import Reference
 from saveos.policies.retention import Rules
 
@@ -51,6 +51,7 @@ def _overrides(value: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"{key} cannot be overridden: databases have a field of their own, which seals passwords"
             )
+    refuse_secrets(value, "write {credential file PATH}, a file that root on the hosts can read")
     return value
 
 
