@@ -1,1 +1,1 @@
-"""Owns operations.py, the one table of operations, and the routes that start them."""
+"""Owns operations.py, the one table of operations; the routes that start them; attempts at their jobs."""

@@ -149,8 +149,8 @@ def error_types(where: str) -> set[str]:
 
 def test_every_error_that_the_agent_or_a_worker_tells_has_a_sentence() -> None:
     agent = codes("roles/agent/files/saveos_agent", "AgentError", "Rule")
-    worker = error_types("controller/saveos/worker.py") | error_types("controller/saveos/jobs/queue.py")
-    worker |= error_types("controller/saveos/jobs/service.py")
+    worker = error_types("controller/saveos/maintenance/attempt.py")
+    worker |= error_types("controller/saveos/jobs/queue.py") | error_types("controller/saveos/jobs/service.py")
     assert len(agent) > 35, sorted(agent)
     assert worker >= {"canceled", "hosts-gone", "lost", "worker-lost", "timeout", "play-failed", "hosts-failed"}
     assert sorted((agent | worker) - set(told.ERRORS) - set(UNSHOWN)) == []
