@@ -21,7 +21,9 @@ from typing import TypeVar
 import sqlcipher3.dbapi2 as sqlite
 from fleet import Fleet, at_rest, start_fleet
 from saveos.archives.catalogue import SHARDS
-from saveos.archives.store import ROOT, Found, Item, Store, Wanted, ask_all, parent
+from saveos.archives.store import Store
+from saveos.archives.store.entries import ROOT, Item, parent
+from saveos.archives.store.searching import Found, Wanted, ask_all
 from serving import until
 from support import on
 

@@ -320,7 +320,7 @@ def test_a_rebuild_drops_no_store_that_is_only_busy(api, sender, database, monke
     with database.session() as session:
         row = session.get_one(Archive, uuid.UUID(archive))
         held = catalogue.open_store(session, sender.home, row.tenant_id, row.repository_id)
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("saveos.archives.store.file.LOCK_SECONDS", 0.1)
     with held, held._writing():
         answer = api.post(f"/repositories/{sender.repository}/catalogue/rebuild", None)
     assert (answer.status_code, "try again" in answer.json()["detail"]) == (409, True)
@@ -368,7 +368,7 @@ def test_a_host_s_own_variable_wins_and_a_busy_store_holds_up_no_other(api, send
     with database.session() as session:
         row = session.get_one(Archive, uuid.UUID(mine))
         held = catalogue.open_store(session, sender.home, row.tenant_id, row.repository_id)
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("saveos.archives.store.file.LOCK_SECONDS", 0.1)
     with held, held._writing():
         assert not settling.settle(database, sender.home)
     states = [api.get(f"/archives/{each}").json()["catalogue"] for each in (mine, theirs)]

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from saveos.archives.catalogue import open_store, to_ref
 from saveos.archives.models import Archive
-from saveos.archives.store import Item
+from saveos.archives.store.entries import Item
 from saveos.hosts.models import Host
 from saveos.restores.models import Restore
 from sqlalchemy import select

@@ -25,18 +25,11 @@ from saveos.archives import listings
 from saveos.archives.listings import Listing
 from saveos.archives.models import Archive
 from saveos.archives.schemas import DifferenceOut, FileOut, FoundOut, RenamedIn, VersionOut, WantedOut
-from saveos.archives.store import (
-    Difference,
-    Entry,
-    Found,
-    Incomplete,
-    OutOfOrder,
-    OutOfTime,
-    Store,
-    Wanted,
-    ask_all,
-    base,
-)
+from saveos.archives.store import Store
+from saveos.archives.store.browsing import Difference
+from saveos.archives.store.entries import Entry, base
+from saveos.archives.store.searching import Found, OutOfTime, Wanted, ask_all
+from saveos.archives.store.taking import Incomplete, OutOfOrder
 from saveos.archives.switch import check_on, why_off
 from saveos.core.database import Database, touch
 from saveos.core.errors import Conflict, Invalid, NotFound, Unavailable

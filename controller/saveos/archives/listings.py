@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from saveos.archives.store import Item, base, parent
+from saveos.archives.store.entries import Item, base, parent
 from saveos.core import security
 from saveos.core.errors import Conflict, Invalid, TooLarge
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from saveos.archives import listings
 from saveos.archives.listings import Listing, find, read, receive
-from saveos.archives.store import Item
+from saveos.archives.store.entries import Item
 from saveos.core.errors import Conflict, Invalid, TooLarge
 from saveos.core.security import CannotOpen
 

@@ -9,7 +9,10 @@ import pytest
 import sqlcipher3.dbapi2 as sqlite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saveos.archives.store import Item, OutOfOrder, OutOfTime, Store, Wanted, base, parent
+from saveos.archives.store import Store
+from saveos.archives.store.entries import Item, base, parent
+from saveos.archives.store.searching import OutOfTime, Wanted
+from saveos.archives.store.taking import OutOfOrder
 
 KEY = bytes(range(32))
 FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755

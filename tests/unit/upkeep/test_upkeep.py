@@ -15,7 +15,8 @@ from saveos.accounts.service import bootstrap, create_token, seal_for, unseal_fo
 from saveos.alerts.models import Alert, Channel, Delivery
 from saveos.alerts.service import list_alerts, open_alert, resolve_alert
 from saveos.archives.catalogue import open_store
-from saveos.archives.store import Item, Wanted
+from saveos.archives.store.entries import Item
+from saveos.archives.store.searching import Wanted
 from saveos.core import sealing, security
 from saveos.core.clock import now
 from saveos.core.database import Database
