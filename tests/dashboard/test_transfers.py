@@ -104,6 +104,7 @@ def test_a_file_s_text_is_shown_once_as_it_is(
             break
         page.wait_for_timeout(100)
     assert shown.text_content() == text
+    expect(shown).to_be_focused()  # for who reads and scrolls by keys
     assert axe(page) == []
     with controller.session() as session:
         row = session.get_one(Restore, restore)
