@@ -216,6 +216,14 @@ def test_an_opened_kit_gives_borg_what_it_needs(served, pair, capsys, tmp_path):
     assert "~borg/.ssh/authorized_keys" in line
     assert "id_ed25519" in restore("opened", "list")
     assert "there is no verb" in restore("opened", "explode", code=2)
+    url = served / "opened" / own / "url"
+    for hostile in (
+        "ssh://borg@vault/srv'; id; echo '",
+        "ssh://-oProxyCommand=id/srv",
+        "ssh://borg@vault/$(id)",
+    ):
+        url.write_text(f"{hostile}\n")
+        assert "the kit's URL" in restore("opened", "ssh-key", code=1), "the line is pasted as root"
 
 
 def test_init_writes_or_shows_the_private_half_once(served, api, capsys):

@@ -50,6 +50,10 @@ def test_an_escrow_of_another_host_or_key_is_refused(api, host):
     wrong = body | {"recovery_key": "0" * 64}
     assert api.post("/agents/escrow", wrong, token=host["token"]).status_code == 422
     assert api.post("/agents/escrow", body | {"sealed": "!"}, token=host["token"]).status_code == 422
+    for url in ("ssh://a@b/c';id;'", "ssh://-oProxyCommand=id/c", "ssh://a@b/c\nd", "ssh://a@-b/c", "x"):
+        assert api.post("/agents/escrow", body | {"url": url}, token=host["token"]).status_code == 422, url
+    keys = ["ssh-ed25519 AAAA\nvault ssh-ed25519 BBBB"]
+    assert api.post("/agents/escrow", body | {"host_keys": keys}, token=host["token"]).status_code == 422
     assert api.post("/agents/escrow", body).status_code == 403
     assert api.get("/recovery").json()["repositories"] == {"fresh": 0, "stale": 0}
 

@@ -29,6 +29,7 @@ from saveos.repositories.report import StorageSeen, record_report
 from saveos.repositories.service import of_hosts, record_initialised
 from saveos.restores.schemas import Failed, Outcome
 from saveos.restores.service import record_outcome
+from saveos.secrets.schemas import HostKeyLine, RepositoryUrl
 from saveos.secrets.service import store_escrow
 
 Told = TypeVar("Told", bound=BaseModel)
@@ -72,8 +73,8 @@ class Sealed(BaseModel):
     repository_id: uuid.UUID
     recovery_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     sealed: Annotated[str, Field(max_length=60_000)]
-    url: Annotated[str, Field(max_length=5000)] = ""
-    host_keys: Keys = []
+    url: RepositoryUrl = ""
+    host_keys: Annotated[list[HostKeyLine], Field(max_length=20)] = []
 
 
 class DrilledFile(BaseModel):

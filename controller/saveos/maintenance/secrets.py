@@ -34,6 +34,7 @@ from saveos.maintenance.results import host_of, parsed
 from saveos.repositories.models import Repository
 from saveos.repositories.service import of_hosts
 from saveos.secrets.models import HeldSecret
+from saveos.secrets.schemas import HostKeyLine, RepositoryUrl
 from saveos.secrets.service import current_key, escrow_state, newest_escrows, store_escrow
 
 Kind = Literal["passphrase", "escrow", "ssh-key", "agent-token"]
@@ -75,8 +76,8 @@ class EscrowIn(RequestModel):
     repository_id: uuid.UUID
     recovery_key: Hash
     sealed: Annotated[str, Field(max_length=60_000)]
-    url: Annotated[str, Field(max_length=5000)] = ""
-    host_keys: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=20)] = Field([])
+    url: RepositoryUrl = ""
+    host_keys: Annotated[list[HostKeyLine], Field(max_length=20)] = Field([])
 
 
 class EscrowKept(BaseModel):

@@ -93,6 +93,14 @@ fi
 own=$kit/repositories/$id
 [ -f "$own/url" ] || die "the kit has no repository $id"
 url=$(cat "$own/url")
+case $url in # the lost host said it, and it may have been somebody else's by then
+ssh://[!-]*@[!-]*/*)
+	case $url in
+	*[[:space:][:cntrl:]\'\"\\\`\$\;\&\|\<\>\(\)\{\}\*\?\!\#]*) die "the kit's URL holds what no storage server's does: see $own/url" ;;
+	esac
+	;;
+ssh://*) die "the kit's URL is none of a storage server: see $own/url" ;;
+esac
 
 if [ "$verb" = ssh-key ]; then
 	case $url in

@@ -11,6 +11,11 @@ from saveos.core.inputs import RequestModel
 Mode = Literal["offline", "managed"]
 EscrowState = Literal["none", "fresh", "stale"]
 Half = Annotated[str, Field(max_length=64)]
+# A host's own words, that a recovery kit hands to a shell at another machine: nothing that a shell reads
+PLAIN = r"[^\s'\"\\`$;&|<>(){}*?!#\x00-\x1f\x7f]"
+SSH_URL = rf"ssh://[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9\[][A-Za-z0-9.:\]_-]*/{PLAIN}+"
+RepositoryUrl = Annotated[str, Field(max_length=5000, pattern=rf"^({SSH_URL}|/[^\x00-\x1f\x7f]*)?$")]
+HostKeyLine = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class RecoveryIn(RequestModel):
