@@ -36,6 +36,20 @@ def test_commands_of_a_page_exist(page: Path) -> None:
             command.make_context("saveos", words)  # raises where an option or argument is not what it takes
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_a_sentence_exist(page: Path) -> None:
+    """They may lack an argument, so only the command and the options that are named are looked for."""
+    prose = re.sub(r"^```\w*\n.*?^```", "", page.read_text(), flags=re.M | re.S)
+    for line in re.findall(r"`saveos ([^`]+)`", prose):
+        words, command = split_json(shlex.split(line.replace("|", " ")))[0], COMMANDS
+        while hasattr(command, "commands") and words and not words[0].startswith("-"):
+            assert words[0] in command.commands, f"saveos {line}"
+            command, words = command.commands[words[0]], words[1:]
+        known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        named = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert named <= known | {"--help"}, f"saveos {line}"
+
+
 def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     for word, below in getattr(command, "commands", {}).items():
         if below.hidden:  # another name of what is taught under its own
