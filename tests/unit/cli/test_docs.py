@@ -41,7 +41,7 @@ def test_commands_in_a_sentence_exist(page: Path) -> None:
     """They may lack an argument, so only the command and the options that are named are looked for."""
     prose = re.sub(r"^```\w*\n.*?^```", "", page.read_text(), flags=re.M | re.S)
     for line in re.findall(r"`saveos ([^`]+)`", prose):
-        words, command = split_json(shlex.split(line.replace("|", " ")))[0], COMMANDS
+        words, command = split_json(shlex.split(REST.split(line.replace("|", " "))[0]))[0], COMMANDS
         while hasattr(command, "commands") and words and not words[0].startswith("-"):
             assert words[0] in command.commands, f"saveos {line}"
             command, words = command.commands[words[0]], words[1:]
