@@ -169,7 +169,8 @@ def find(
         "archive": "archive_id",
         "path": "path",
     }
-    output.page({"items": found}, columns, "Nothing fits. The catalogue knows archives that are indexed, of hosts whose policy has it on.")
+    nothing = "Nothing fits. The catalogue knows archives that are indexed, of hosts whose policy has it on."
+    output.page({"items": found}, columns, nothing)
     if len(found) == limit and not output.is_json():
         print("… there may be more: say more of the name, a folder or a host, or --limit N")
 
