@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from saveos.checkins.takeover import INCOMPLETE
+from saveos.alerts.rules import RULES
 from saveos.core import i18n
 from saveos.dashboard import told, words
 from saveos.dashboard.told import Told
+from saveos.maintenance.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[3]
 CODE = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -199,6 +201,11 @@ def test_every_reason_of_the_guard_has_a_sentence() -> None:
 
 def test_every_check_of_a_rebuild_has_a_name() -> None:
     assert codes("controller/saveos/maintenance/rebuilds.py", "_check", place=1) == set(told.CHECKS)
+
+
+def test_every_rule_of_alerts_and_every_operation_has_its_words() -> None:
+    assert set(words.rules) == set(words.judged) == set(RULES)
+    assert set(words.operations) == set(OPERATIONS)
 
 
 def test_codes_that_are_computed_are_known_here() -> None:
