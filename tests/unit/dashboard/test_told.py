@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from saveos.checkins.takeover import INCOMPLETE
 from saveos.alerts.rules import RULES
+from saveos.checkins.takeover import INCOMPLETE
 from saveos.core import i18n
 from saveos.dashboard import told, words
 from saveos.dashboard.told import Told
