@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saveos.cli.errors import FAILED, REFUSED, UNREACHABLE, USAGE, CommandError
+from saveos.cli.errors import FAILED, REFUSED, UNREACHABLE, USAGE, CommandError, code_of
 
 if TYPE_CHECKING:
     import httpx
@@ -46,7 +46,6 @@ WRITES = {  # what a sentence of the API tells to do by HTTP → the command tha
         "not provisioned yet: saveos maintenance provision HOST --wait"
     ),
 }
-EXIT_CODES = {401: REFUSED, 403: REFUSED, 409: REFUSED, 413: USAGE, 422: USAGE, 429: REFUSED}
 
 
 def segment(value: str) -> str:
@@ -346,10 +345,13 @@ class Client:
         if response.is_success:
             return
         response.read()
-        code = EXIT_CODES.get(response.status_code, FAILED)
         if response.is_redirect:
             raise CommandError(f"{self.login.url} is not the controller: it redirects elsewhere.", FAILED)
-        raise CommandError(_sentence(response, self.login), code)
+        problem = _problem(response)
+        if problem is None:
+            told = f"{response.status_code} {response.reason_phrase}"
+            raise CommandError(f"{response.url} answered {told}: is this the controller?", FAILED)
+        raise CommandError(_sentence(problem, self.login), code_of(response.status_code))
 
 
 def _json(response: "httpx.Response") -> Any:
@@ -365,21 +367,23 @@ def _listed(found: re.Match[str]) -> str:
     return f"see saveos {command}" if command else found[0]
 
 
-def _sentence(response: "httpx.Response", login: Login) -> str:
-    """Return a problem document as one sentence."""
-    problem: Any = None
-    with contextlib.suppress(ValueError):
+def _problem(response: "httpx.Response") -> dict[str, Any] | None:
+    """Return the problem document of an answer; None where it is something else."""
+    try:
         problem = response.json()
-    if not isinstance(problem, dict) or "detail" not in problem:
-        return (
-            f"{response.url} answered {response.status_code} {response.reason_phrase}: is this the controller?"
-        )
+    except ValueError:
+        return None
+    return problem if isinstance(problem, dict) and "detail" in problem else None
+
+
+def _sentence(problem: dict[str, Any], login: Login) -> str:
+    """Return a problem document as one sentence."""
     sentence = LISTED.sub(_listed, str(problem["detail"]).strip())
     for told, typed in WRITES.items():
         sentence = sentence.replace(told, typed)
     if problem.get("field") and not sentence.startswith(f"{problem['field']}:"):
         sentence = f"{problem['field']}: {sentence}"
-    if response.status_code == 401 and login.token:
+    if problem.get("status") == 401 and login.token:
         sentence = (
             sentence.rstrip(".") + f". The token comes from {login.source}; `saveos login` makes a new one."
         )

@@ -40,7 +40,7 @@ EXIT_CODES = """\b
 Exit codes:
   0  done
   1  failed
-  2  wrong usage
+  2  wrong usage, or what is named is not there
   3  drift or findings
   4  the controller does not answer
   5  refused"""

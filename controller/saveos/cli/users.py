@@ -72,7 +72,7 @@ def _change(name: str, body: dict[str, Any]) -> None:
     client = Client()
     found = [user for user in client.page("/users", None)["items"] if user["name"] == name]
     if not found:
-        raise CommandError(f"There is no user {name}: see saveos users list")
+        raise CommandError(f"There is no user {name}: see saveos users list", USAGE)
     _show(client.patch(f"/users/{segment(found[0]['id'])}", body))
 
 

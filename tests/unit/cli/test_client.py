@@ -7,6 +7,7 @@ import pytest
 from saveos.cli import client as client_module
 from saveos.cli.client import Client, Login, read_login, segment, write_login
 from saveos.cli.errors import FAILED, REFUSED, UNREACHABLE, USAGE, CommandError
+from saveos.cli.main import main
 
 
 def problem(status: int, detail: str, field: str | None = None) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def problem(status: int, detail: str, field: str | None = None) -> dict[str, Any
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(401, REFUSED), (403, REFUSED), (404, FAILED), (409, REFUSED), (422, USAGE), (500, FAILED)],
+    [(401, REFUSED), (403, REFUSED), (404, USAGE), (409, REFUSED), (422, USAGE), (500, FAILED)],
 )
 def test_a_problem_is_one_sentence_and_an_exit_code(controller, status, code):
     controller.json(status, problem(status, "there is no host web9: see saveos hosts list", "host"))
@@ -25,6 +26,19 @@ def test_a_problem_is_one_sentence_and_an_exit_code(controller, status, code):
     assert caught.value.code == code
     assert str(caught.value).startswith("host: there is no host web9: see saveos hosts list")
     assert "saveos_secret" not in str(caught.value)
+
+
+def test_what_is_not_there_ends_with_one_code_wherever_it_is_named(controller, capsys):
+    lines = (
+        ["hosts", "show", "web9"],
+        ["maintenance", "backup", "create", "web9"],
+        ["users", "set", "ana", "--off"],
+    )
+    for words, answer in zip(lines, (404, 422, 200), strict=True):
+        controller.json(answer, problem(answer, "there is no such thing") | {"items": []})
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert (ended.value.code, "here is no" in capsys.readouterr().err) == (USAGE, True), words
 
 
 @pytest.mark.parametrize(
@@ -44,9 +58,11 @@ def test_a_sentence_of_the_api_names_the_command_that_mends(controller):
 
 
 def test_an_answer_that_is_no_problem_document_asks_whether_it_is_the_controller(controller):
-    controller.raw(502, b"<html>Bad gateway</html>", "text/html")
-    with pytest.raises(CommandError, match=r"502.*is this the controller"):
-        Client().get("/hosts")
+    for status in (502, 404):
+        controller.raw(status, b"<html>Bad gateway</html>", "text/html")
+        with pytest.raises(CommandError, match=rf"{status}.*is this the controller") as caught:
+            Client().get("/hosts")
+        assert caught.value.code == FAILED
 
 
 def test_a_web_page_instead_of_json_is_no_traceback(controller):

@@ -30,5 +30,5 @@ def test_only_what_is_named_is_changed(controller, capsys):
     assert "switched off" in capsys.readouterr().out
     assert run("users", "set", "ana") == 2
     controller.json(200, {"items": [ANA], "next": None})
-    assert run("users", "set", "omar", "--on") == 1
+    assert run("users", "set", "omar", "--on") == 2
     assert "users list" in capsys.readouterr().err
