@@ -244,6 +244,11 @@ def test_in_place_is_a_right_of_its_own_whichever_way_it_is_asked(api: Any, arch
     refused = api.post("/maintenance/restore", start, token=operator)
     assert (refused.status_code, "restores:in_place" in refused.text) == (403, True)
     assert api.post("/restores", body | {"in_place": False}, token=operator).status_code == 202
+    for root in ("/", "//", "/./"):
+        answer = api.post("/restores", body | {"in_place": False, "destination": root}, token=operator)
+        assert answer.status_code == 422, "it would be in place"
+        start["parameters"] = {"destination": root, "conflict": "overwrite"}
+        assert api.post("/maintenance/restore", start, token=operator).status_code == 422
     made = api.made("/restores", body)
     assert (made["restore"]["in_place"], made["job"]["parameters"]["in_place"]) == (True, True)
     assert api.post(f"/jobs/{made['job']['id']}/retry", token=operator).status_code == 403

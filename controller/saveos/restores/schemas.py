@@ -51,6 +51,8 @@ class Selection(RequestModel):
     def _fits(self) -> "Selection":
         if self.in_place and self.destination:
             raise ValueError("in place there is no other destination: leave one of them out")
+        if self.destination and not self.destination.strip("/."):
+            raise ValueError("everything came from below /: ask for a restore in place")
         if self.in_place and self.conflict == "refuse":
             raise ValueError("in place needs a rule: conflict skip, rename, overwrite or newer")
         if any(path.rstrip("/") + "/" == "/" for path in (*self.paths, *self.excludes)):
