@@ -126,6 +126,7 @@ def test_a_policy_takes_a_zone_a_calendar_and_databases(api):
         ({"databases": [{"kind": "mysql"}, {"kind": "mysql"}]}, "twice"),
         ({"servers": ["nowhere"]}, "no storage server"),
         ({"overrides": {"list_details": True}}, "overridden"),
+        ({"retention": {"keep_within": "0d"}}, "retention.keep_within"),  # would keep nothing
         ({"overrides": {"mysql_databases": []}}, "field of their own"),
         ({"overrides": {"ntfy": {"access_token": "tk_hunter22"}}}, "{credential file PATH}"),
     ],

@@ -81,7 +81,7 @@ Commands = Annotated[list[Command], Field(max_length=100)]
 class Retention(RequestModel):
     """How long archives are kept; both `keep_within` and a count, because clocks can be wrong."""
 
-    keep_within: str | None = Field(None, pattern=r"^\d{1,5}[A-Za-z]$", examples=["7d"])
+    keep_within: str | None = Field(None, pattern=r"^0*[1-9]\d{0,4}[A-Za-z]$", max_length=10, examples=["7d"])
     keep_hourly: Keep | None = None
     keep_daily: Keep | None = None
     keep_weekly: Keep | None = None
