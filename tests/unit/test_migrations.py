@@ -39,7 +39,7 @@ def test_two_processes_that_start_at_once_migrate_once(empty_database_url):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert errors == []
     assert "hosts" in inspect(databases[0].engine).get_table_names()
     for database in databases:

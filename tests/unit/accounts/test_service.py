@@ -46,7 +46,7 @@ def test_two_admins_who_demote_each_other_at_once_leave_one(database, tenant_id)
             service.bootstrap(session).user_id,
             service.create_user(session, tenant_id, "eve", "admin")[0].id,
         ]
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def demote(user_id):
         """Read the user as a route does, then change them; the lock makes the second wait for the first."""

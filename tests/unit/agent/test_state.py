@@ -148,7 +148,7 @@ def test_healing_ends_processes_of_the_dead_run(agent, host):
         dead_run(agent, host)
         # The test is its parent, so it must reap it or it stays a zombie; a zombie has no environment.
         agent.heal(host.settings)
-        assert orphan.wait(5) == -signal.SIGTERM
+        assert orphan.wait(60) == -signal.SIGTERM
     finally:
         orphan.kill()
 

@@ -178,7 +178,7 @@ def speak(storage, calls):
         call(method, {**arguments, b"wait": True})
     call("commit", {b"compact": False, b"save_space": False})
     serve.stdin.close()
-    serve.wait(10)
+    serve.wait(60)
 
 
 def test_a_symbolic_link_in_a_repository_leads_nowhere(storage, tmp_path):

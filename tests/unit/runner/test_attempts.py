@@ -323,4 +323,4 @@ def test_end_marked_finds_what_overwrote_its_environment() -> None:
     shared = subprocess.Popen([title, "60"], executable="/bin/sleep", env={})
     assert attempts.end_marked(f"{job}:2") == 0
     assert attempts.end_marked(f"{job}:1") == 1
-    assert shared.wait(5) == -signal.SIGKILL
+    assert shared.wait(60) == -signal.SIGKILL
