@@ -88,6 +88,17 @@ def test_an_unreadable_file_is_a_warning_with_its_path(agent):
     assert "Permission denied" in output.warnings[0]
 
 
+def test_what_could_not_be_read_is_told_however_much_changed(agent):
+    output = agent.Output(agent.Redactor(()))
+    message = {"type": "log_message", "levelname": "WARNING", "name": "borg.archiver"}
+    for number in range(100):
+        changed = f"/srv/{number}: file changed while we backed it up"
+        output.line("err", json.dumps({**message, "message": changed}))
+    output.line("err", json.dumps({**message, "message": "/srv/db: read: [Errno 5] Input/output error: 'db'"}))
+    assert len(output.warnings) == 50
+    assert [each for each in output.warnings if each.startswith("/srv/db")]
+
+
 def test_a_healed_lock_is_no_warning(agent):
     output = agent.Output(agent.Redactor(()))
     message = {"type": "log_message", "levelname": "WARNING", "name": "borg.locking"}

@@ -17,6 +17,7 @@ from saveos_agent.settings import Repository, Settings
 
 LOG_BYTES, LINE_BYTES, WARNINGS_KEEP, FAILED_KEEP = 64 * 1024, 4 * 1024, 50, 200
 
+UNREAD = "[Errno "  # in Borg's warnings of paths that it could not read
 BANTER = re.compile(r"Remote:|Killed stale lock|Removed stale .* lock")  # ssh's words; healed locks
 
 
@@ -114,8 +115,7 @@ class Output:
         self.errors.append(text)
         if not (name == "borg" or name.startswith("borg.")) or BANTER.match(text):
             return
-        if len(self.warnings) < WARNINGS_KEEP:
-            self.warnings.append(self.redactor.clean(text)[:LINE_BYTES])
+        self._keep_warning(self.redactor.clean(text)[:LINE_BYTES])
         self.failed_total += 1
         if len(self.failed_files) < self.failed_keep:
             path, _, reason = text.partition(": ")
@@ -125,6 +125,17 @@ class Output:
             self.failed_files.append(
                 {"path": self.redactor.clean(path), "message": self.redactor.clean(reason)}
             )
+
+    def _keep_warning(self, text: str) -> None:
+        """Keep the first warnings; of more, one that says why a path could not be read counts before one that
+        only says that a file changed meanwhile."""
+        if len(self.warnings) < WARNINGS_KEEP:
+            self.warnings.append(text)
+        elif UNREAD in text:
+            changed = (place for place, kept in enumerate(self.warnings) if UNREAD not in kept)
+            place = next(changed, None)
+            if place is not None:
+                self.warnings[place] = text
 
     def _note_status(self, text: str) -> None:
         match = re.search(r"borg\S* .*returned non-zero exit status (\d+)", text) or re.search(
