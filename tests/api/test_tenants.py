@@ -92,6 +92,15 @@ def test_lists_show_only_ones_own(api):
     assert api.get("/hosts/web1").json()["id"] != api.get("/hosts/web1", token=other.token).json()["id"]
 
 
+def test_only_the_first_tenant_may_have_the_controllers_own_machine(api):
+    own = {"name": "here", "connection": "local", "repository": {"kind": "local", "path": "/b"}}
+    other = api.other_tenant()
+    refused = api.post("/hosts", own, token=other.token)
+    assert (refused.status_code, "connection" in refused.json()["field"]) == (422, True), refused.text
+    assert api.get("/hosts", token=other.token).json()["items"] == []
+    assert api.post("/hosts", own).status_code == 201
+
+
 def test_bodies_cannot_name_what_another_tenant_has(api):
     ids = things(api)
     token = api.other_tenant().token

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from saveos.accounts.service import first_tenant
 from saveos.core.errors import Invalid, NotFound
 from saveos.hosts import service as hosts
 from saveos.hosts.models import Host
@@ -25,6 +26,7 @@ def add_host(session: Session, tenant_id: uuid.UUID, asked: HostIn) -> Host:
 
     Raises Invalid and Conflict, with nothing made.
     """
+    _refuse_own_machine(session, tenant_id, asked)
     host = hosts.add_host(session, tenant_id, asked)
     policy = _policy(session, tenant_id, asked.policy) if asked.policy else None
     service.ensure_default(session, tenant_id)
@@ -35,6 +37,16 @@ def add_host(session: Session, tenant_id: uuid.UUID, asked: HostIn) -> Host:
     elif host.is_agent and not existing and repositories.has_storage(session, tenant_id):
         repositories.create_repository(session, tenant_id, host, RepositoryFor())
     return host
+
+
+def _refuse_own_machine(session: Session, tenant_id: uuid.UUID, asked: HostIn) -> None:
+    """Raise Invalid where a further tenant wants the controller's machine: root there holds all tenants."""
+    first = first_tenant(session)
+    if asked.connection == "local" and first is not None and first.id != tenant_id:
+        raise Invalid(
+            "only the tenant that the controller was installed with may have its machine: use ssh",
+            field="connection",
+        )
 
 
 def change_host(session: Session, host: Host, asked: HostPatch) -> None:
