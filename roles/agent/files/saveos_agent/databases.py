@@ -21,7 +21,6 @@ from typing import Any, Optional
 
 from saveos_agent.borg import resolve_archive
 from saveos_agent.directories import open_directory, opened
-from saveos_agent.drill import DUMP, Drill
 from saveos_agent.dumps import (
     COUNT_POSTGRESQL,
     DumpBroken,
@@ -32,11 +31,11 @@ from saveos_agent.dumps import (
     which_server,
 )
 from saveos_agent.errors import AgentError, refused, usage
-from saveos_agent.files import read_json, remove_tree, write_json
-from saveos_agent.runs import remove_drill
+from saveos_agent.files import read_json, write_json
+from saveos_agent.samples import DUMP
+from saveos_agent.scratch_servers import ScratchServers
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.sources import configuration
-from saveos_agent.state import store
 from saveos_agent.times import utc
 
 KINDS = ("postgresql", "mariadb", "mysql", "sqlite")
@@ -46,11 +45,11 @@ SAFETY_KEEP = 20
 BY_HAND = "Extract the dump with saveos-agent restore --path borgmatic, and load it by hand."
 
 
-class Loading(Drill):
-    """One database out of an archive and into a live server; the scratch directory is the drill's."""
+class Loading(ScratchServers):
+    """One database out of an archive and into a live server."""
 
     def __init__(self, settings: Settings, repository: Repository) -> None:
-        super().__init__(settings, 0, 1)
+        super().__init__(settings)
         self.repository = repository
         self.kind, self.name = "", ""
         self.single: Optional[Path] = None  # the dump of the one database, made by a scratch server
@@ -59,7 +58,7 @@ class Loading(Drill):
 
     def find(self, archive: str, kind: str, name: str) -> tuple[str, list[Any]]:
         """The dump of a database: its path in the archive, and its files. Raises AgentError."""
-        dumps = self._choose(self.repository, archive).dumps
+        dumps = self._choose(self.repository, archive, seed=0, size=1).dumps
         fitting = []
         for path in sorted(dumps):
             told, title = str(DUMP.match(path)[1]), path.rpartition("/")[2]  # type: ignore[index]
@@ -373,22 +372,15 @@ class Loading(Drill):
 def bring_back(settings: Settings, repository: Repository, options: Any) -> dict[str, Any]:
     """Do what the verb's options say. The caller holds the lock. Raises AgentError."""
     work = Loading(settings, repository)
-    base = Path("/var/tmp" if os.path.isdir("/var/tmp") else "/tmp")
-    work.scratch = base / f"saveos-drill-{secrets.token_hex(8)}"
-    store(settings, "drill.json", {"scratch": str(work.scratch), "run_id": work.run_id})
-    work.scratch.mkdir(mode=0o711)
-    os.chmod(work.scratch, 0o711)
     try:
-        return undo(work, options) if options.undo else _bring_back(work, options)
+        with work.opened():
+            return undo(work, options) if options.undo else _bring_back(work, options)
     except (DumpBroken, Untested) as error:
         said = work.redactor.clean(str(error))[:400]
         code = "dump_broken" if isinstance(error, DumpBroken) else "database_failed"
         raise AgentError(
             code, f"{options.name or options.undo} was not brought back: {said}.", BY_HAND
         ) from None
-    finally:
-        remove_drill(settings)
-        remove_tree(work.scratch)
 
 
 def _bring_back(work: Loading, options: Any) -> dict[str, Any]:
