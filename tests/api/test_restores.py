@@ -120,6 +120,19 @@ def test_an_archive_that_is_no_more_is_refused_before_a_host_is_asked(api: Any, 
     assert api.get("/jobs").json()["items"] == []
 
 
+def test_a_restore_says_why_it_failed_and_texts_are_no_restores(api: Any, archive: Any) -> None:
+    made = api.made("/restores", {"archive": archive["id"]})["restore"]
+    assert api.made(f"/archives/{archive['id']}/text", {"path": "/etc/hosts"})["restore"]["kind"] == "download"
+    with api.database.session() as session:
+        job = session.get_one(Job, uuid.UUID(made["job_id"]))
+        job.state, job.error = "failed", "Hosts failed."
+        row = session.scalars(select(JobHost).where(JobHost.job_id == job.id)).one()
+        row.state, row.error = "failed", "/srv cannot be written."
+    found = api.get("/restores").json()["items"]
+    assert [(each["id"], each["error"]) for each in found] == [(made["id"], "/srv cannot be written.")]
+    assert api.get(f"/restores/{made['id']}").json()["error"] == "/srv cannot be written."
+
+
 def enrolled(api: Any, name: str) -> str:
     body = {"name": name, "connection": "local", "repository": {"kind": "local", "path": f"/srv/{name}"}}
     host = api.made("/hosts", body)["id"]

@@ -97,10 +97,16 @@ def test_a_database_is_replaced_only_with_its_name_typed(
     page.get_by_label("Type the database's name").fill("shop")
     page.get_by_role("button", name="Bring it back").click()
     page.wait_for_url("**/jobs/*")
-    assert newest(controller, "database").parameters["database_as"] == "replace"
+    job = newest(controller, "database")
+    assert job.parameters["database_as"] == "replace"
+    told = {"kind": "postgresql", "into": "shop", "safety": "/var/lib/s/safety/shop.dump", "rows": 4211}
+    with controller.session() as session:
+        result = session.scalars(select(JobHost).where(JobHost.job_id == job.id)).one()
+        result.result, result.error = {"database": told}, "The disk is nearly full."
     page.goto(f"{controller.url}/restores")
     row = page.get_by_role("region", name="Databases").get_by_role("row").filter(has_text="shop").first
-    expect(row).to_contain_text("in place")
+    for text in ("in place", "brought back as shop · 4,211 rows", told["safety"], "The disk is nearly full."):
+        expect(row).to_contain_text(text)
 
 
 def test_a_comparison_with_the_host_is_shown_by_pages(

@@ -70,7 +70,18 @@ def test_a_preview_comes_before_a_restore_in_place(controller: Controller, page:
         restore.outcome = {"files": 1, "bytes": 5, "fits": True, "skipped": 1, "destination": "/"}
         restore.outcome["failed_total"] = 2
         restore.outcome |= {"entries": [{"path": "/etc/nginx/<b>x</b>", "action": "skip"}]}
+        told = "/etc cannot be written. Name another destination, or run this as root."
+        job.state, job.error = "failed", told
+        restore.preview = False
         session.commit()
+    page.reload()
+    expect(page.get_by_role("alert").first).to_have_text(told)
+    expect(page.get_by_role("link", name="Ask again, with changes")).to_be_visible()
+    with controller.session() as session:
+        restore = session.get_one(Restore, restore.id)
+        restore.preview = True
+        job = session.get_one(Job, restore.job_id)
+        job.state, job.error = "succeeded", ""
     page.reload()
     expect(page.get_by_role("cell", name="/etc/nginx/<b>x</b>")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_text("2 paths could not be restored.")

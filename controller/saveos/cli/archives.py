@@ -313,10 +313,11 @@ def show_restore(restore_id: Annotated[str, typer.Argument(help="The restore's i
     fields: dict[str, Any] = {name: name for name in ("host", "archive", "state")}
     fields |= {"to": _where, "conflict": "conflict"}
     fields["left out"] = lambda r: ", ".join(name for name in SWITCHES if not r.get(name, True)) or None
-    fields["what"] = lambda r: _paths(r["paths"])
+    fields["what"] = _what
     fields |= {name: lambda _, name=name: told.get(name) for name in ("files", "created", "overwritten")}
     fields |= {name: lambda _, name=name: told.get(name) for name in ("skipped", "renamed", "verified")}
     fields["failed"] = lambda _: told.get("failed_total")
+    fields["error"] = lambda r: r.get("error") or None
     output.fields(found, fields)
     for item in told.get("failed_files", []):
         print(f"  {output.clean(item['path'])}: {output.clean(item['message'])}")
@@ -329,7 +330,7 @@ def list_restores(host: FromOrTo = "", limit: Limit = 20, everything: All = Fals
         "id": "id",
         "host": "host",
         "archive": "archive",
-        "paths": lambda r: _paths(r.get("paths") or []),
+        "paths": _what,
         "to": _where,
         "state": lambda r: f"{r['state']} (preview)" if r.get("preview") else r["state"],
         "verified": lambda r: (r.get("outcome") or {}).get("verified"),
@@ -347,6 +348,13 @@ def _where(restore: dict[str, Any]) -> str:
     place = "in place" if restore.get("in_place") else told or "a staging directory"
     other = restore.get("target_host")
     return f"{other}: {place}" if other else str(place)
+
+
+def _what(restore: dict[str, Any]) -> str:
+    """Say what was chosen: paths, and references of names that are no text."""
+    refs = [ref + "=" * (-len(ref) % 4) for ref in restore.get("refs") or []]
+    named = [base64.urlsafe_b64decode(ref).decode(errors="replace") for ref in refs]
+    return _paths([*(restore.get("paths") or []), *named])
 
 
 def _paths(paths: list[str]) -> str:

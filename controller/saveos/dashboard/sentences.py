@@ -112,6 +112,19 @@ SERVICES = (
     mark("the time must be between 1990 and 2200"),
     mark("a quota looks like 500G or 2T; empty is none"),
     mark("the text holds a NUL character: remove it"),
+    mark("in place there is no other destination: leave one of them out"),
+    mark("in place needs a rule: conflict skip, rename, overwrite or newer"),
+    mark("the path / cannot be chosen: leave paths out for the whole archive"),
+    mark(
+        "The destination {path} exists and is no empty directory. Name a path that does not exist,"
+        " or an empty directory, or a rule for what is there (--conflict)."
+    ),
+    mark("{path} cannot be written. Name another destination, or run this as root."),
+    mark("None of the paths is in archive {name}. Browse the archive."),
+    mark(
+        "{size} bytes are to be restored, and the file system of {path} has {free} free."
+        " Free space, name a destination on another file system, or choose less."
+    ),
 )
 HOSTS = (  # what failed in a drill, a restore, a rebuild or a guard's check, as their hosts and the worker tell
     mark("the canary has not the content that it had at that backup"),

@@ -167,6 +167,7 @@ class RestoreOut(BaseModel):
     target_host_id: uuid.UUID | None
     target_host: str | None
     outcome: Outcome | None = Field(description="What the host told, once it did")
+    error: str = Field(description="Why it failed, as a host told; empty where it did not")
     requested_by: str
     created_at: datetime
 

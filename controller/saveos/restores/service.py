@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from saveos.accounts.service import check_content
@@ -15,8 +15,9 @@ from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.hosts.models import Host
 from saveos.hosts.service import get_host
 from saveos.jobs import service as jobs
-from saveos.jobs.models import Job
+from saveos.jobs.models import Job, JobHost
 from saveos.jobs.service import Member
+from saveos.restores.differences import OPERATION as TEXT
 from saveos.restores.models import Restore
 from saveos.restores.schemas import Outcome, RestoreOut, Selection
 
@@ -189,12 +190,13 @@ def get_restore(session: Session, tenant_id: uuid.UUID, restore_id: uuid.UUID) -
 def list_restores(
     session: Session, tenant_id: uuid.UUID, *, host: str = "", before: uuid.UUID | None = None, limit: int
 ) -> list[Restore]:
-    """Return up to `limit` restores, newest first; with `host` those from it or to it.
+    """Return up to `limit` restores, newest first; with `host` those from it or to it. Texts are none.
 
     Raises NotFound for an unknown host.
     """
     mine = Restore.tenant_id == tenant_id, Restore.kind != "drill"
-    query = select(Restore).where(*mine).order_by(Restore.id.desc()).limit(limit)
+    query = select(Restore).join(Job, Job.id == Restore.job_id).where(*mine, Job.operation != TEXT)
+    query = query.order_by(Restore.id.desc()).limit(limit)
     if host:
         either = get_host(session, tenant_id, host).id
         query = query.where(or_(Restore.host_id == either, Restore.target_host_id == either))
@@ -204,11 +206,12 @@ def list_restores(
 
 
 def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
-    """Return restores as they travel; one query whatever their number."""
+    """Return restores as they travel; two queries whatever their number."""
     ids = [restore.id for restore in restores]
     target = aliased(Host)
+    own = case((Job.error_type == "hosts-failed", ""), else_=Job.error)  # the host's own says more
     rows = session.execute(
-        select(Restore, Archive.name, Host.name, Job.state, Job.parameters, target.name)
+        select(Restore, Archive.name, Host.name, Job.state, own, Job.parameters, target.name)
         .join(Archive, Archive.id == Restore.archive_id)
         .join(Host, Host.id == Restore.host_id)
         .outerjoin(target, target.id == Restore.target_host_id)
@@ -216,6 +219,9 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
         .where(Restore.id.in_(ids))
         .order_by(Restore.id.desc())
     )
+    jobs_of = [restore.job_id for restore in restores]
+    faults = select(JobHost.job_id, JobHost.error).where(JobHost.job_id.in_(jobs_of), JobHost.error != "")
+    told = dict(session.execute(faults.order_by(JobHost.name.desc())).all())
     return [
         RestoreOut(
             id=restore.id,
@@ -238,8 +244,9 @@ def describe(session: Session, restores: Sequence[Restore]) -> list[RestoreOut]:
             target_host_id=restore.target_host_id,
             target_host=target_name,
             outcome=Outcome.model_validate(restore.outcome) if restore.outcome else None,
+            error=told.get(restore.job_id, "") or error,
             requested_by=restore.requested_by,
             created_at=restore.created_at,
         )
-        for restore, archive, host, state, parameters, target_name in rows
+        for restore, archive, host, state, error, parameters, target_name in rows
     ]

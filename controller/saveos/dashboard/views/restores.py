@@ -26,7 +26,7 @@ from saveos.dashboard.sentences import sentence
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection
 from saveos.jobs import service as jobs
-from saveos.jobs.models import ACTIVE, Job
+from saveos.jobs.models import ACTIVE, Job, JobHost
 from saveos.restores import content, differences, service
 
 router = APIRouter(include_in_schema=False)
@@ -116,21 +116,43 @@ def list_restores(page: Reader, cursor: Annotated[str, Query(max_length=1000)] =
         page.session, page.tenant_id, before=decode_id(cursor or None), limit=LIMIT + 1
     )
     rows, following = split(found, LIMIT, lambda row: [str(row.id)])
+    shown = service.describe(page.session, rows)
     return page.render(
         "restores/list.html",
-        restores=service.describe(page.session, rows),
+        restores=shown,
+        names=_shown([ref for each in shown for ref in each.refs[:3]]),
         databases=[] if cursor else _databases(page),
         first_page="/restores" if cursor else "",
         next_page=url("/restores", cursor=following) if following else "",
     )
 
 
-def _databases(page: View) -> list[queries.JobRow]:
-    """Return the newest restores of databases: they are jobs of their own, of no archive's files."""
+def _databases(page: View) -> list[tuple[queries.JobRow, dict[str, Any], str]]:
+    """Return the newest restores of databases, what each came to, and why it failed.
+
+    They are jobs of their own, of no archive's files.
+    """
     if not page.actor.may("jobs:read"):
         return []
     found = jobs.list_jobs(page.session, page.tenant_id, operation="database", limit=DATABASES)
-    return queries.job_rows(page.session, found)
+    query = select(JobHost).where(JobHost.job_id.in_([job.id for job in found]))
+    told = {row.job_id: row for row in page.session.scalars(query)}
+    return [
+        (row, _brought_back(told.get(row.job.id)), _fault(row.job, told.get(row.job.id)))
+        for row in queries.job_rows(page.session, found)
+    ]
+
+
+def _brought_back(row: JobHost | None) -> dict[str, Any]:
+    """Return what a host told of a database; of what is no such thing nothing."""
+    told = row.result.get("database") if row is not None else None
+    told = told if isinstance(told, dict) else {}
+    texts = {name: told[name] if isinstance(told.get(name), str) else "" for name in ("into", "safety")}
+    return texts | {"rows": told["rows"] if isinstance(told.get("rows"), int) else None}
+
+
+def _fault(job: Job, row: JobHost | None) -> str:
+    return (row.error if row is not None else "") or job.error
 
 
 @router.get("/restores/{restore_id}")
