@@ -15,6 +15,7 @@ import uvicorn
 from saveos.cli.errors import FINDINGS, REFUSED, USAGE
 from saveos.cli.main import main
 from saveos.core import sealing
+from saveos.core.clock import now
 from saveos.secrets import service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +168,26 @@ def test_another_key_is_refused_by_name(served, pair, capsys):
     (served / "key").write_text("nonsense")
     assert run(capsys, "recovery", "open", "web1", "--key", "key")[0] == USAGE
     assert not (served / "saveos-secrets-web1").exists()
+
+
+def test_what_a_host_sealed_before_it_was_broken_into_is_still_there(served, api, pair, capsys):
+    """Whoever is root on a host can seal rubbish, which is the newest escrow from then on."""
+    (served / "key").write_text(pair[1])
+    broken_at = now()
+    newest = api.get("/hosts/web1/escrow").json()["items"][0]
+    body = {"repository_id": pair[2], "recovery_key": newest["recovery_key"], "url": newest["url"]}
+    rubbish = body | {"sealed": base64.b64encode(b"rubbish").decode()}
+    token = api.agent_token(api.get("/hosts/web1").json()["id"])
+    assert api.post("/agents/escrow", rubbish, token=token).status_code == 200
+    code, _, err = run(capsys, "recovery", "open", "web1", "--key", "key", "--output", "now")
+    assert (code, "--before TIME" in err) == (1, True), err
+    then = ("--before", broken_at.isoformat(), "--key", "key")
+    code, _, err = run(capsys, "recovery", "open", "web1", *then, "--output", "before")
+    assert code == 0, err
+    assert (served / "before" / pair[2] / "passphrase").read_text() == f"{PASSPHRASE}\n"
+    code, _, err = run(capsys, "recovery", "kit", "web1", *then, "--output", "kit")
+    assert code == 0, err
+    assert run(capsys, "recovery", "open", "web1", "--before", "2001-01-01T00:00:00Z", "--key", "key")[0] != 0
 
 
 def test_a_sealed_kit_opens_without_any_controller(served, pair, capsys, monkeypatch):

@@ -11,6 +11,7 @@ import os
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -26,6 +27,12 @@ KeyFile = Annotated[
     typer.Option("--key", help="File with the recovery key's private half (not needed in mode managed)."),
 ]
 HostName = Annotated[str, typer.Argument(help="A host, by name or id.", metavar="HOST")]
+Before = Annotated[
+    str,
+    typer.Option(
+        help="What the host sealed before this time (2026-11-23T00:00:00Z): where somebody broke into it since."
+    ),
+]
 MANAGED = "managed: the controller holds the private half too, so whoever controls it can read every repository"
 OFFLINE = "offline: the controller cannot open what hosts sealed"
 
@@ -154,6 +161,7 @@ def open_(
     kit_dir: Annotated[
         Path | None, typer.Option("--kit", help="Open a recovery kit in place, without any controller.")
     ] = None,
+    before: Before = "",
 ) -> None:
     """Open what a host sealed, here on this machine: passphrase and key export of each repository."""
     if bool(host) == bool(kit_dir):
@@ -164,7 +172,7 @@ def open_(
     else:
         place = target or Path(f"saveos-secrets-{host}")
         client = Client()
-        items = client.get(f"/hosts/{segment(host)}/escrow")["items"]
+        items = client.get(f"/hosts/{segment(host)}/escrow", before=before)["items"]
         opened = [_opened(item, _private(client, key, item["recovery_key"])) for item in items]
         _directory(place, new=True)
         for secret in opened:
@@ -191,13 +199,15 @@ def kit(
     opened: Annotated[
         bool, typer.Option("--open", help="Open it with the controller's own private half (mode managed).")
     ] = False,
+    before: Before = "",
 ) -> None:
     """Write a host's recovery kit: text, printable page, and restore.sh that needs sh, borg and ssh only.
 
     Sealed, unless --key opens it: then the passphrase is in it, and it belongs where secrets belong.
     """
     client = Client()
-    packed = zipfile.ZipFile(io.BytesIO(client.get_bytes(f"/hosts/{segment(host)}/recovery-kit")))
+    then = f"?before={quote(before, safe='')}" if before else ""
+    packed = zipfile.ZipFile(io.BytesIO(client.get_bytes(f"/hosts/{segment(host)}/recovery-kit{then}")))
     place = _unpack(packed, target)
     found = _open_kit(place, key, client) if key or opened else []
     _report(place, found, kit=True)
@@ -254,7 +264,8 @@ def _opened(item: dict[str, Any], private: str) -> dict[str, Any]:
         plain = json.loads(sealing.open_sealed(base64.b64decode(item["sealed"]), private))
     except (sealing.WrongKey, ValueError) as error:
         raise CommandError(
-            f"The escrow of repository {item['repository_id']} does not open: {error}."
+            f"The escrow of repository {item['repository_id']} does not open: {error}. "
+            "What the host sealed earlier is kept, too: --before TIME."
         ) from error
     if not isinstance(plain, dict) or plain.get("repository_id") != item["repository_id"]:
         raise CommandError(

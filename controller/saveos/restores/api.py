@@ -11,6 +11,7 @@ from saveos.accounts.access import Actor, require
 from saveos.accounts.access import describe as note
 from saveos.archives.catalogue import from_ref, show, to_ref
 from saveos.core.errors import Forbidden
+from saveos.core.inputs import Moment
 from saveos.core.pagination import DEFAULT_LIMIT, Cursor, Limit, Page, decode_id, split
 from saveos.core.web import SessionDep, StateDep
 from saveos.hosts.service import get_host
@@ -181,6 +182,9 @@ async def receive_content(state: StateDep, actor: Agent, restore_id: uuid.UUID) 
 
 SecretsReader = Annotated[Actor, Depends(require("secrets:read"))]
 HostRef = Annotated[str, Path(max_length=253, description="Id or name")]
+Before = Annotated[
+    Moment | None, Query(description="What was sealed before: of a host that was broken into, before that")
+]
 
 
 @router.get("/recovery/escrows")
@@ -198,9 +202,11 @@ def list_escrows(
 
 
 @router.get("/hosts/{host}/escrow")
-def get_escrow(session: SessionDep, actor: SecretsReader, host: HostRef) -> Page[EscrowOut]:
+def get_escrow(
+    session: SessionDep, actor: SecretsReader, host: HostRef, before: Before = None
+) -> Page[EscrowOut]:
     """Give what a host sealed, newest of each repository: the recovery key's private half opens it."""
-    found = kit.collect(session, get_host(session, actor.tenant_id, host))
+    found = kit.collect(session, get_host(session, actor.tenant_id, host), before)
     return Page(items=[item.out() for item in found.items])
 
 
@@ -210,9 +216,10 @@ def get_recovery_kit(
     actor: SecretsReader,
     host: HostRef,
     form: Annotated[Literal["zip", "html", "text"], Query(alias="format")] = "zip",
+    before: Before = None,
 ) -> Response:
     """Give a host's recovery kit, still sealed: a ZIP archive, or the page to print, or its text."""
-    found = kit.collect(session, get_host(session, actor.tenant_id, host))
+    found = kit.collect(session, get_host(session, actor.tenant_id, host), before)
     if form == "text":
         return Response(kit.text(found), media_type="text/plain; charset=utf-8")
     name = f"{kit.directory(found)}.{form}"

@@ -70,10 +70,13 @@ class Kit:
     items: tuple[Item, ...]
 
 
-def collect(session: Session, host: Host) -> Kit:
-    """Return the kit of a host. Raises Conflict while nothing is in escrow."""
+def collect(session: Session, host: Host, before: datetime | None = None) -> Kit:
+    """Return the kit of a host, with `before` as it was then. Raises Conflict while nothing is in escrow.
+
+    Whoever breaks into a host can seal what opens nothing; what it sealed earlier is never thrown away.
+    """
     stores = repositories.of_hosts(session, host.tenant_id, [host.id]).get(host.id, [])
-    newest = secrets.newest_escrows(session, host.tenant_id, [store.id for store in stores])
+    newest = secrets.newest_escrows(session, host.tenant_id, [store.id for store in stores], before)
     items = [
         Item(
             id=store.id,

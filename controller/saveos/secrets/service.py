@@ -4,6 +4,7 @@ import base64
 import hashlib
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import exists, func, select
@@ -136,14 +137,13 @@ def store_escrow(
 
 
 def newest_escrows(
-    session: Session, tenant_id: uuid.UUID, repository_ids: Sequence[uuid.UUID]
+    session: Session, tenant_id: uuid.UUID, repository_ids: Sequence[uuid.UUID], before: datetime | None = None
 ) -> dict[uuid.UUID, Escrow]:
-    """Return the newest escrow of each repository that has one."""
-    rows = session.scalars(
-        select(Escrow)
-        .where(Escrow.tenant_id == tenant_id, Escrow.repository_id.in_(repository_ids))
-        .order_by(Escrow.id)
-    )
+    """Return the newest escrow of each repository that has one; with `before` the newest that came before."""
+    mine = [Escrow.tenant_id == tenant_id, Escrow.repository_id.in_(repository_ids)]
+    if before is not None:
+        mine.append(Escrow.created_at < before)
+    rows = session.scalars(select(Escrow).where(*mine).order_by(Escrow.id))
     return {row.repository_id: row for row in rows}
 
 
