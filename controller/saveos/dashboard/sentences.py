@@ -129,7 +129,7 @@ SERVICES = (
 HOSTS = (  # what failed in a drill, a restore, a rebuild or a guard's check, as their hosts and the worker tell
     mark("the canary has not the content that it had at that backup"),
     mark("the canary is not in the archive"),
-    mark("the archive holds no file that could be restored"),
+    mark("the archive holds no file of the host's sources"),
     mark("Borg did not restore it"),
     mark("its content is not that of the live file, which has not changed since"),
     mark("The repository has no archive yet."),

@@ -1,6 +1,8 @@
 """What hosts tell: by its code in the reader's language, in English as it was told."""
 
 import ast
+import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from saveos.alerts.rules import RULES
 from saveos.checkins.takeover import INCOMPLETE
 from saveos.core import i18n
-from saveos.dashboard import told, words
+from saveos.dashboard import sentences, told, words
 from saveos.dashboard.told import Told
 from saveos.maintenance.operations import OPERATIONS
 
@@ -73,6 +75,26 @@ def test_what_failed_is_told_part_by_part(french: None) -> None:
     assert told.check("failures", "1 could not be restored: /a: Permission denied") == Told(
         "Fichiers qui n’ont pas pu être restaurés", "1 n’ont pas pu être restaurés : /a : accès refusé"
     )
+
+
+def test_what_failed_is_worded_as_hosts_and_the_worker_word_it() -> None:
+    spoken = {os.strerror(number) for number in errno.errorcode}
+    for where in (
+        "roles/agent/files/saveos_agent",
+        "roles/server/files/saveos_guard",
+        "controller/saveos/maintenance",
+    ):
+        for path in sorted((ROOT / where).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    spoken.add(node.value)
+    spoken |= {
+        f"a {kind} of that name is in its way" for kind in ("directory", "file or link") if kind in spoken
+    }
+    said = "\n".join(spoken)
+    for template in sentences.HOSTS:
+        for part in re.split(r"\{\w+\}", template):
+            assert part.removesuffix(" bytes were sent, or their hashes differ") in said, template
 
 
 def test_what_a_job_waits_for_is_named(french: None) -> None:
