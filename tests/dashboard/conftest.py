@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # tests share helpers by their full name
 
 from tests.dashboard.seed import PASSWORD, Seeded, seed  # noqa: E402
 
+expect.set_options(timeout=30_000)  # of milliseconds: the lab keeps the machine busy meanwhile
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -80,7 +81,7 @@ def serve(home: Path) -> tuple[subprocess.Popen[bytes], str]:
     environment["PYTHONPATH"] = str(ROOT / "controller")
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(port)], env=environment)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(150):
+    for _ in range(600):
         if process.poll() is not None:
             break
         try:
@@ -256,7 +257,7 @@ def sshd(tmp_path: Path) -> Iterator[Callable[[], tuple[int, str]]]:
         Path("/run/sshd").mkdir(exist_ok=True)
         options = [f"-oListenAddress=127.0.0.1:{port}", f"-oPidFile={tmp_path / 'pid'}", "-f", "/dev/null"]
         processes.append(subprocess.Popen([program, "-D", "-h", str(key), *options]))
-        for _ in range(50):
+        for _ in range(300):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -48,9 +48,11 @@ def test_mute_unmute_and_acknowledge(controller: Controller, page: Page, alert: 
     page.locator(".chip", has_text="Muted").click()
     page.wait_for_url("**state=muted*")
     row.get_by_role("button", name="Unmute").click()
+    expect(row).to_have_count(0)
     page.locator(".chip", has_text=re.compile("^Open ")).click()
     page.wait_for_url("**state=open*")
     row.get_by_role("button", name="Acknowledge").click()
+    expect(row).to_have_count(0)
     page.locator(".chip", has_text="Acknowledged").click()
     expect(row).to_contain_text("marie")
     assert _state(controller, alert).acknowledged_by == "marie"
@@ -77,8 +79,8 @@ def test_list_and_menu_follow_the_feed(controller: Controller, page: Page, alert
     path = f"/api/v1/alerts/{alert.id}/acknowledge"
     answer = page.context.request.post(controller.url + path, headers={"Origin": controller.url})
     assert answer.ok, answer.text()
-    expect(row.locator(".st:visible")).to_have_text("Acknowledged", timeout=5000)
-    expect(page.locator("#nav-alerts")).to_have_text(str(count - 1), timeout=5000)
+    expect(row.locator(".st:visible")).to_have_text("Acknowledged")
+    expect(page.locator("#nav-alerts")).to_have_text(str(count - 1))
 
 
 def test_overview_leads_there_and_french_is_spoken(

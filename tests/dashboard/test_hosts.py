@@ -64,7 +64,7 @@ def test_live_row_keeps_selection(controller: Controller, page: Page) -> None:
         headers={"Origin": controller.url},
     )
     assert answer.ok, answer.text()
-    expect(row.locator(".st:visible")).to_have_text("No backups", timeout=5000)
+    expect(row.locator(".st:visible")).to_have_text("No backups")
     expect(row.locator("input[type=checkbox]")).to_be_checked()
     expect(page.locator("#bulk [data-count]")).to_have_text("1")
     page.context.request.patch(
@@ -84,9 +84,10 @@ def test_bulk_back_up_makes_one_job(controller: Controller, page: Page) -> None:
     with controller.session() as session:
         before = session.scalar(select(func.count()).select_from(Job))
     page.get_by_role("button", name="Back up: 2 hosts").click()
+    link = page.locator(".toast-box").get_by_role("link", name="View job")
+    expect(link).to_be_visible()
     with controller.session() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == before + 1
-    link = page.locator(".toast-box").get_by_role("link", name="View job")
     link.click()
     page.wait_for_url(re.compile("/jobs/[0-9a-f-]{36}"))
     expect(page.get_by_role("heading", level=1)).to_have_text("Backup · 2 hosts")
@@ -229,10 +230,10 @@ def test_a_running_backup_is_followed_live(controller: Controller, page: Page) -
 
     tell(1234, host.last_size // 4)
     card = page.locator("#running .card")
-    expect(card).to_contain_text("1,234", timeout=5000)
+    expect(card).to_contain_text("1,234")
     expect(card.locator("svg.bar rect")).to_have_attribute("width", re.compile(r"2[45](\.|$)"))
     tell(5678, host.last_size // 2)
-    expect(card).to_contain_text("5,678", timeout=5000)
+    expect(card).to_contain_text("5,678")
     page.goto(f"{controller.url}/hosts?q=mail-")
     expect(page.locator(f"#h-{host.id} .run")).to_contain_text("Backing up")
     with controller.session() as session:

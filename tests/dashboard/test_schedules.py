@@ -133,7 +133,7 @@ def test_list_follows_the_feed(controller: Controller, page: Page, schedule: Sch
         headers={"Origin": controller.url},
     )
     assert answer.ok, answer.text()
-    expect(row).to_contain_text("switched off", timeout=5000)
+    expect(row).to_contain_text("switched off")
 
 
 def test_built_in_schedule_cannot_be_deleted(controller: Controller, page: Page) -> None:
