@@ -1,6 +1,8 @@
 """Nothing but the probes and the log-in answers without a credential; generated from the OpenAPI document."""
 
 import pytest
+from saveos.accounts import throttle
+from saveos.dashboard import acts
 
 
 @pytest.mark.parametrize("credential", ["", "unknown", "cookie"])
@@ -62,6 +64,38 @@ def test_log_in_is_limited(api):
         assert api.post("/auth/login", {"name": "x", "password": "y"}, token="").status_code == 401
     answer = api.post("/auth/login", {"name": "x", "password": "y"}, token="")
     assert (answer.status_code, answer.json()["type"]) == (429, "urn:saveos:problem:too-many-requests")
+    noted = [act["action"] for act in api.get("/audit").json()["items"]]
+    assert noted == ["limit log in", *["fail log in"] * 10], "what is refused is not noted each time"
+
+
+@pytest.mark.both_engines
+def test_failed_log_ins_and_log_outs_are_in_the_audit_trail(api, monkeypatch):
+    monkeypatch.setattr(throttle, "NOTES", 4)
+    origin = {"Origin": "http://controller.test"}
+    api.made("/users", {"name": "ann", "role": "viewer", "password": "secret-word-1"})
+    assert api.client.post("/login", data={"name": "ann", "password": "wrong-1"}).status_code == 401
+    assert api.post("/auth/login", {"name": "secret-word-1", "password": ""}, token="").status_code == 401
+    assert api.post("/auth/login", {"name": "ann", "password": "secret-word-1"}, token="").status_code == 200
+    change = {"current": "wrong-2", "new": "a better secret"}
+    assert api.post("/auth/password", change, token="", headers=origin).status_code == 422
+    assert api.client.post("/logout", headers=origin, follow_redirects=False).status_code == 303
+    for _ in range(3):
+        assert api.post("/auth/login", {"name": "ann", "password": "wrong-3"}, token="").status_code == 401
+    told = api.get("/audit?address=testclient")
+    assert [(act["action"], act["actor"], act["object"]) for act in told.json()["items"]] == [
+        ("limit log in", "ann", "user:ann"),  # of the notes: what failed after it is not noted
+        ("fail log in", "ann", "user:ann"),
+        ("log out", "ann", "user:ann"),
+        ("fail change password", "ann", "user:ann"),
+        ("log in", "ann", "user:ann"),
+        ("fail log in", "unknown user", ""),
+        ("fail log in", "ann", "user:ann"),
+        ("create user", "admin (token tests)", "user:ann"),
+    ]
+    assert "secret-word-1" not in told.text and "wrong" not in told.text
+    named = {act["action"] for act in told.json()["items"]}
+    assert named <= set(acts.LABELS)
+    assert len(api.get("/audit?action=fail+log+in&actor=ann").json()["items"]) == 2
 
 
 @pytest.mark.parametrize(

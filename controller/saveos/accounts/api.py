@@ -68,7 +68,7 @@ def log_out(request: Request, response: Response, state: StateDep, actor: Curren
     if actor.cookie:
         check_same_origin(request)
         with state.database.session() as session:
-            service.close_login(session, actor.cookie)
+            service.close_login(session, actor.tenant_id, actor.name, actor.cookie, actor.address)
     response.delete_cookie(cookie_name(state.settings), path="/", secure=state.settings.secure_cookies)
 
 

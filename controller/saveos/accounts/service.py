@@ -65,6 +65,7 @@ RIGHTS = {
 }
 AGENT_RIGHTS = frozenset({"checkins:write"})
 LOGIN_DAYS = 7
+UNKNOWN = "unknown user"  # in the audit trail, for a name that no user has: people type passwords there
 FIRST_LOGIN_FILE = "admin-password"  # below the home: the first admin's one-time password
 
 
@@ -165,8 +166,10 @@ def end_logins(session: Session, user_id: uuid.UUID, but: str | None = None) -> 
     session.execute(query.where(Login.hash != security.token_hash(but)) if but else query)
 
 
-def check_password(database: Database, name: str, password: str, address: str) -> User:
-    """Return the active user with this name and password.
+def check_password(
+    database: Database, name: str, password: str, address: str, *, action: str = "log in"
+) -> User:
+    """Return the active user with this name and password; the audit trail is told that `action` failed.
 
     Opens its own short sessions, so that no transaction waits for argon2. The answer and its time
     are the same for an unknown name and a wrong password. Raises Unauthenticated, TooMany.
@@ -177,10 +180,32 @@ def check_password(database: Database, name: str, password: str, address: str) -
     with one_hash():
         right = security.verify_password(password, user.password_hash if user else _dummy_hash())
     if user is None or not right or not user.active:
-        login_throttle.failed(name, address)
+        reached = login_throttle.failed(name, address)
+        if reached is not None:
+            _note_failure(database, user, f"fail {action}", address, reached)
         raise Unauthenticated("name or password is wrong", type_="wrong-password")
     login_throttle.succeeded(name, address)
     return user
+
+
+def _note_failure(
+    database: Database, user: User | None, action: str, address: str, reached: Collection[str]
+) -> None:
+    """Note a failed password, and the limits that it `reached`, in a transaction of its own.
+
+    Does the same reads and writes for a name that no user has, so that its time does not tell.
+    """
+    with database.session(writes=True) as session:
+        tenant = first_tenant(session)
+        if tenant is None:
+            return
+        tenant_id, name, object_ = tenant.id, UNKNOWN, ""
+        if user is not None:
+            tenant_id, name, object_ = user.tenant_id, user.name, f"user:{user.name}"
+        record(session, tenant_id, name, action, object_, address=address)
+        if reached:
+            limited = record(session, tenant_id, name, "limit log in", object_, address=address)
+            limited.detail = {"limits": list(reached)}
 
 
 def change_password(
@@ -191,7 +216,7 @@ def change_password(
     The file in `home` that told the first one-time password goes with that password.
     """
     try:
-        check_password(database, user.name, current, address)
+        check_password(database, user.name, current, address, action="change password")
     except Unauthenticated as error:
         raise Invalid("the current password is wrong", field="current") from error
     if current == new:
@@ -220,9 +245,10 @@ def open_login(session: Session, user: User, address: str) -> str:
     return cookie
 
 
-def close_login(session: Session, cookie: str) -> None:
-    """End the session of a cookie."""
+def close_login(session: Session, tenant_id: uuid.UUID, name: str, cookie: str, address: str) -> None:
+    """End the session that a user of this name has by a cookie."""
     session.execute(delete(Login).where(Login.hash == security.token_hash(cookie)))
+    record(session, tenant_id, name, "log out", f"user:{name}", address=address)
 
 
 def create_token(

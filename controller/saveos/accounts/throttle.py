@@ -1,4 +1,6 @@
-"""Limits of log-in: how often a name and an address may fail, and how many argon2 hashes run at once."""
+"""Limits of log-in: how often a name and an address may fail, how many failures the audit trail takes, and how
+many argon2 hashes run at once.
+"""
 
 import threading
 import time
@@ -11,6 +13,9 @@ from saveos.core.errors import TooMany
 WINDOW = 300.0  # seconds
 MAX_KEYS = 10_000
 LIMITS = {"name+address": 10, "name": 50, "address": 50}
+# Failures that the audit trail takes in a window, of all names and addresses: a stranger may have any number of
+# both. One limit for known and unknown names, or the time that a note takes would tell which is which.
+NOTES = 200
 HASHES_AT_ONCE = 2
 HASH_WAIT = 5.0  # seconds
 
@@ -41,21 +46,28 @@ class Throttle:
             if any(self._count(key) >= LIMITS[key[0]] for key in _keys(name, address)):
                 raise TooMany("too many failed log-ins: wait five minutes")
 
-    def failed(self, name: str, address: str) -> None:
-        """Count a failure."""
+    def failed(self, name: str, address: str) -> list[str] | None:
+        """Count a failure. Returns which limits it reached; None when the audit trail has enough of them."""
         with self._lock:
-            for key in _keys(name, address):
-                count = self._count(key)
-                since = self._failures[key][0] if count else time.monotonic()
-                self._failures[key] = (since, count + 1)
-                self._failures.move_to_end(key)
+            reached = [key[0] for key in _keys(name, address) if self._add(key) == LIMITS[key[0]]]
+            noted = self._add(("notes", ""))
             while len(self._failures) > MAX_KEYS:
                 self._failures.popitem(last=False)
+        if noted > NOTES:
+            return None
+        return [*reached, "notes"] if noted == NOTES else reached
 
     def succeeded(self, name: str, address: str) -> None:
         """Forget the failures of this name from this address."""
         with self._lock:
             self._failures.pop(("name+address", f"{name}\x00{address}"), None)
+
+    def _add(self, key: tuple[str, str]) -> int:
+        """Count one more, and return how many there are in the key's window."""
+        count = self._count(key)
+        self._failures[key] = (self._failures[key][0] if count else time.monotonic(), count + 1)
+        self._failures.move_to_end(key)
+        return count + 1
 
     def _count(self, key: tuple[str, str]) -> int:
         since, count = self._failures.get(key, (0.0, 0))

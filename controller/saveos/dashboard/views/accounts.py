@@ -91,7 +91,7 @@ def log_out(request: Request, state: StateDep, actor: CurrentActor) -> Response:
     check_same_origin(request)
     if actor.cookie:
         with state.database.session() as session:
-            service.close_login(session, actor.cookie)
+            service.close_login(session, actor.tenant_id, actor.name, actor.cookie, actor.address)
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(cookie_name(state.settings), path="/", secure=state.settings.secure_cookies)
     return answer
