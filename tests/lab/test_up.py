@@ -162,6 +162,7 @@ def test_purge_keeps_the_repositories_and_what_opens_them(machine):
     kept = machine.saveos("purge --yes")
     assert "/srv/saveos/repositories" in kept
     assert "/etc/saveos/repositories" in kept
+    assert "Kept, as /srv/saveos is: the user saveos-borg." in kept
     left = machine.host.sh(
         "ls -d /var/lib/saveos /var/lib/saveos-agent /opt/saveos /etc/cron.d/saveos* 2>/dev/null || true"
     )
@@ -173,3 +174,7 @@ def test_purge_keeps_the_repositories_and_what_opens_them(machine):
     assert (
         machine.host.sh(f"test -s {repository}/config && test -s /etc/saveos/repositories/*/passphrase") == ""
     )
+    assert "no installation" in machine.saveos("purge --yes")
+    machine.host.sh("rm -rf /srv/saveos")
+    assert "Its storage is gone, and so is the user saveos-borg." in machine.saveos("purge --yes")
+    assert machine.host.sh("getent passwd saveos-borg || true") == ""

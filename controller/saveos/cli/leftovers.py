@@ -19,6 +19,9 @@ from saveos.cli.installation import Installation, is_systemd
 from saveos.runner.directory import private_root
 
 CRON = Path("/etc/cron.d")
+SHELL = "/opt/saveos/server/serve-borg"  # of the users that the role server makes
+SYSTEM = 1000  # users below are no persons
+OF_STORAGE = {".ssh", "repositories", "tenants"}  # what the role server makes in the storage's directory
 IN_AGENT_FILE = re.compile(r"(/[A-Za-z0-9._/-]+)/agent/etc\b")
 IN_UNIT = re.compile(r'^Environment="SAVEOS_HOME=(/[^"]+)"$', re.M)
 
@@ -45,6 +48,50 @@ def remove(installation: Installation) -> list[str]:
         removed.append(f"user {installation.named('saveos-borg')}")
     shutil.rmtree(private_root(installation.home), ignore_errors=True)
     return removed
+
+
+def storage_users(installation: Installation) -> list[pwd.struct_passwd]:
+    """Return the users that SaveOS made for the storage of this installation: its own, and its tenants'."""
+    own = installation.named("saveos-borg")
+    return [
+        user
+        for user in pwd.getpwall()
+        if (user.pw_name == own or user.pw_name.startswith(f"{own}-"))
+        and Path(user.pw_dir).is_relative_to(installation.storage)
+        and user.pw_shell == SHELL
+        and user.pw_uid < SYSTEM
+    ]
+
+
+def remove_storage(installation: Installation) -> list[str]:
+    """Remove a storage directory without a repository, and its users once it is gone; return these.
+
+    A directory that holds anything else stays, and so do its users: they own what is in it.
+    """
+    storage = installation.storage
+    if storage.is_dir() and not storage.is_symlink():
+        _remove_empty(storage)
+    if os.path.lexists(storage):
+        return []
+    names = [user.pw_name for user in storage_users(installation)]
+    return [name for name in names if _remove_storage_user(name)]
+
+
+def _remove_empty(storage: Path) -> None:
+    """Remove what the role made in a storage directory, where that is all it holds and no repository is."""
+    keys = storage / ".ssh/authorized_keys"
+    held = {path for name in OF_STORAGE for path in (storage / name).glob("*")} - {keys}
+    if held or {path.name for path in storage.iterdir()} - OF_STORAGE:
+        return
+    keys.unlink(missing_ok=True)
+    for path in (*(storage / name for name in OF_STORAGE), storage):
+        with contextlib.suppress(OSError):  # it is not there, or a mount
+            path.rmdir()
+
+
+def _remove_storage_user(name: str) -> bool:
+    """Remove a user; not one that a process runs as."""
+    return subprocess.run(["userdel", name], check=False, capture_output=True).returncode == 0
 
 
 def agent_files(installation: Installation) -> list[Path]:

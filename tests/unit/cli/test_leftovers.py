@@ -1,3 +1,4 @@
+import pwd
 import signal
 import subprocess
 import sys
@@ -27,6 +28,49 @@ def machine(tmp_path, monkeypatch):
         cron = tmp_path / "cron" / each.named("saveos-backup")
         cron.write_text(f"0 2 * * * root saveos-agent --config {each.home}/agent/etc backup --trigger timer\n")
     return living, deleted
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    """A storage directory as the role makes it, its user and a person's; return it and who was removed."""
+    place, removed = tmp_path / "srv", []
+    for name in (".ssh", "repositories"):
+        (place / name).mkdir(parents=True)
+    (place / ".ssh/authorized_keys").write_text("restrict ...\n")
+    monkeypatch.setattr(Installation, "storage", place)
+    monkeypatch.setattr(Installation, "instance", "")
+    users = [("saveos-borg", 990, place), ("saveos-borg-acme", 991, place / "tenants/acme")]
+    users += [
+        ("saveos-borg", 1001, place),
+        ("saveos-borg-0a1b2c3d", 992, "/opt/second/storage"),
+        ("root", 0, "/"),
+    ]
+    made = [
+        pwd.struct_passwd((name, "x", uid, uid, "", str(home), leftovers.SHELL)) for name, uid, home in users
+    ]
+    made.append(pwd.struct_passwd(("saveos-borg-own", "x", 993, 993, "", str(place), "/bin/bash")))
+    monkeypatch.setattr(pwd, "getpwall", lambda: made)
+    monkeypatch.setattr(leftovers, "_remove_storage_user", lambda name: removed.append(name) or True)
+    return place, removed
+
+
+def test_a_storage_without_repositories_goes_and_so_do_the_users_that_saveos_made(storage):
+    place, removed = storage
+    assert leftovers.remove_storage(Installation(Path("/x"))) == removed == ["saveos-borg", "saveos-borg-acme"]
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("left", ["repositories/r1", "tenants/acme", ".ssh/id_ed25519", "mine"])
+def test_a_storage_that_holds_anything_stays_whole_and_so_do_its_users(storage, left):
+    place, removed = storage
+    (place / left).mkdir(parents=True)
+    assert leftovers.remove_storage(Installation(Path("/x"))) == removed == []
+    assert (place / ".ssh/authorized_keys").exists()
+
+
+def test_the_users_shell_is_the_one_that_the_role_gives():
+    module = Path(__file__).parents[3] / "plugins/modules/server_storage.py"
+    assert f'SHELL = "{leftovers.SHELL}"' in module.read_text()
 
 
 def mine(found: list[Installation], directory: Path) -> list[Path]:
