@@ -4,10 +4,11 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import Update, insert, select, update
+from sqlalchemy import Update, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from saveos.accounts.service import seal_for, unseal_for
@@ -25,6 +26,8 @@ from saveos.hosts.models import Group, Host
 
 DIGEST_OVER = 5
 DIGEST_LINES = 20
+REMINDER, REMIND_AFTER = "reminder", timedelta(days=7)
+LOCK = 0x5A7E07  # of PostgreSQL's advisory locks: ours
 
 
 @dataclass(frozen=True)
@@ -147,14 +150,38 @@ def announce(session: Session, events: Sequence[Event]) -> None:
         session.execute(insert(Delivery), rows)
 
 
-def tell_open(session: Session, channel: Channel) -> None:
-    """Queue one message with all open alerts that a channel is told of, if there are any."""
+def remind(session: Session, at: datetime) -> int:
+    """Queue for each channel, once a week, what is open for longer than that; returns for how many.
+
+    Each alert is told once when it opens, and that one message may have been overlooked. What somebody
+    acknowledged or muted is not told again.
+    """
+    since = at - REMIND_AFTER
+    if session.get_bind().dialect.name == "postgresql":  # one worker at a time, so that none reminds twice
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    told = select(Delivery.channel_id).where(Delivery.kind == REMINDER, Delivery.created_at > since)
+    query = select(Channel).where(Channel.enabled, Channel.id.not_in(told)).order_by(Channel.id)
+    return sum(tell_open(session, channel, before=since) for channel in session.scalars(query).all())
+
+
+def tell_open(session: Session, channel: Channel, *, before: datetime | None = None) -> bool:
+    """Queue one message with all open alerts that a channel is told of; returns whether there are any.
+
+    With `before` as a reminder, of those that are open since then.
+    """
     query = select(Alert).where(Alert.tenant_id == channel.tenant_id, Alert.state == "open").order_by(Alert.id)
+    if before is not None:
+        query = query.where(Alert.first_seen < before)
     events = events_of(session, session.scalars(query).all(), "opened")
     groups = group_names(session, list({event.host_id for event in events if event.host_id}))
     mine = [event for event in events if _is_for(channel, event, groups)]
     if mine:
-        session.execute(insert(Delivery), [_row(channel, _digest(mine))])
+        message = _digest(mine)
+        if before is not None:
+            message |= {"kind": REMINDER, "title": message["title"].replace(": ", ": still open: ", 1)[:300]}
+            message["fields"] |= {"event": REMINDER}
+        session.execute(insert(Delivery), [_row(channel, message)])
+    return bool(mine)
 
 
 def queue_test(session: Session, channel: Channel) -> Delivery:

@@ -89,7 +89,7 @@ class Delivery(HasId, Base):
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
     channel_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("channels.id", ondelete="CASCADE"))
     alert_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("alerts.id", ondelete="SET NULL"))
-    kind: Mapped[str] = mapped_column(String(10))  # opened | reopened | resolved | digest | test
+    kind: Mapped[str] = mapped_column(String(10))  # opened | reopened | resolved | digest | reminder | test
     severity: Mapped[str] = mapped_column(String(10))
     title: Mapped[str] = mapped_column(String(300))
     body: Mapped[str] = mapped_column(Text)

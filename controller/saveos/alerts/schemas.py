@@ -106,7 +106,7 @@ class DeliveryOut(BaseModel):
     id: uuid.UUID
     channel_id: uuid.UUID
     alert_id: uuid.UUID | None
-    kind: Literal["opened", "reopened", "resolved", "digest", "test"]
+    kind: Literal["opened", "reopened", "resolved", "digest", "reminder", "test"]
     severity: Severity
     title: str
     body: str

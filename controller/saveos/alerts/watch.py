@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from saveos.alerts import delivery, service
 from saveos.alerts.certificates import judge_certificates
+from saveos.alerts.channels import remind
 from saveos.alerts.rules import FAMILIES, Family
 from saveos.core import tls
 from saveos.core.clock import now
@@ -69,10 +70,13 @@ class Watch:
             return service.sweep(session, families=self._families).more
 
     def _look_after(self) -> None:
-        """Do what needs no hurry: look at the controller's certificates."""
+        """Do what needs no hurry: remind of what is open for long, look at the controller's certificates."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_AFTER  # also after a fault, which would fill the log
+        with self._database.session() as session:
+            write_lock(session)
+            remind(session, now())
         identity = tls.current(self._settings.home) if self._settings.serves_tls else None
         if identity:
             with self._database.session() as session:

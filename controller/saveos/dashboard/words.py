@@ -183,6 +183,7 @@ messages = {
     "reopened": mark("opened again"),
     "resolved": mark("resolved"),
     "digest": mark("several at once"),
+    "reminder": mark("still open"),
     "test": mark("test"),
 }
 operations = {

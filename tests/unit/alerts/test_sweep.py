@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 from saveos.accounts import keys
-from saveos.alerts import service
+from saveos.alerts import channels, service
+from saveos.alerts.models import Alert, Delivery
 from saveos.core.clock import now
 from saveos.hosts import groups
 from saveos.hosts.models import Host
 from saveos.hosts.service import protection
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 CONDITIONS = [
@@ -261,3 +262,28 @@ def test_what_changed_is_told_to_the_feed(fleet, database):
     fleet.sweep()
     fleet.sweep()
     assert [topic for topics in told for _, topic in topics] == ["alerts"]
+
+
+def test_what_stays_open_is_told_again_once_a_week(fleet):
+    ops, other = fleet.channel(), fleet.channel("phone", severities=["critical"])
+    fleet.host("web1", due_at=1, seen_at=0)
+    muted = fleet.host("web2", due_at=1, seen_at=0)
+    fleet.sweep()
+    with fleet.database.session() as session:
+        (alert,) = [each for each in fleet.alerts() if each.host_id == muted]
+        service.acknowledge(session, fleet.tenant_id, alert.id, "ana")
+
+    def reminded(days_ago):
+        with fleet.database.session() as session:
+            then = now() - timedelta(days=days_ago)
+            session.execute(update(Alert).values(first_seen=then))
+            session.execute(update(Delivery).values(created_at=then))
+            return channels.remind(session, now())
+
+    assert [reminded(days) for days in (1, 6.9, 7.1)] == [0, 0, 1]
+    assert fleet.queued(other) == [], "it is told of nothing of this"
+    again = fleet.queued(ops)[-1]
+    assert (again.kind, again.title) == ("reminder", "SaveOS: still open: 1 backup overdue")
+    assert "web1" in again.body and "web2" not in again.body
+    assert again.fields["event"] == "reminder"
+    assert [reminded(days) for days in (6, 8)] == [0, 1], "a week has to pass"
