@@ -182,7 +182,7 @@ class PolicyIn(RequestModel):
     )
     drill_sample: int = Field(20, ge=1, le=1000, description="Files of a drill")
     drill_sandbox: Reference | Literal[""] = Field("", description="Another host that drills are proven on")
-    catalogue: Catalogue = Field("full", description="off: names of files stay on hosts; stored ones are deleted")
+    catalogue: Catalogue = Field("full", description="off: names stay on hosts, stored ones go")
     hooks: Hooks = Hooks()
     databases: Databases = Field([])
     servers: Servers = Field([], description="Storage servers to have a repository on; empty: the only one")
