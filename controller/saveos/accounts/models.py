@@ -73,7 +73,10 @@ class Audit(HasId, Base):
     """One act: who did what to which object, and how it ended."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_tenant_id_id", "tenant_id", "id"),)
+    __table_args__ = (
+        Index("ix_audit_tenant_id_id", "tenant_id", "id"),
+        Index("ix_audit_tenant_id_object_id", "tenant_id", "object", "id"),  # a host's acts, on its page
+    )
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"))
     at: Mapped[datetime] = mapped_column(default=now)
     actor: Mapped[str] = mapped_column(String(150))
