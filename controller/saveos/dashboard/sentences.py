@@ -113,6 +113,9 @@ SERVICES = (
     mark("a quota looks like 500G or 2T; empty is none"),
     mark("the text holds a NUL character: remove it"),
     mark("in place there is no other destination: leave one of them out"),
+    mark("everything came from below /: ask for a restore in place"),
+    mark("the channel {name} tells of the hosts of {group}: take the group off it first"),
+    mark("only the tenant that the controller was installed with may have its machine: use ssh"),
     mark("in place needs a rule: conflict skip, rename, overwrite or newer"),
     mark("the path / cannot be chosen: leave paths out for the whole archive"),
     mark(
