@@ -18,7 +18,7 @@ from saveos.alerts.rules import SEVERITIES
 from saveos.alerts.schemas import ChannelIn, ChannelPatch
 from saveos.alerts.urls import judge_url, shown
 from saveos.core.clock import now
-from saveos.core.database import new_id, touch
+from saveos.core.database import lookup, new_id, touch
 from saveos.core.errors import Conflict, NotFound
 from saveos.hosts import groups as host_groups
 from saveos.hosts.groups import find_groups, group_names
@@ -47,12 +47,7 @@ class Event:
 
 def get_channel(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Channel:
     """Return a channel by id or name. Raises NotFound."""
-    query = select(Channel).where(Channel.tenant_id == tenant_id)
-    try:
-        query = query.where(Channel.id == (ref if isinstance(ref, uuid.UUID) else uuid.UUID(ref)))
-    except ValueError:
-        query = query.where(Channel.name == str(ref).replace("\x00", ""))
-    channel = session.scalar(query)
+    channel = lookup(session, select(Channel).where(Channel.tenant_id == tenant_id), Channel, ref)
     if channel is None:
         raise NotFound(f"there is no channel {str(ref)[:100]}: see GET /api/v1/channels")
     return channel

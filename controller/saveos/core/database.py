@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import uuid_utils.compat
-from sqlalchemy import JSON, DateTime, Engine, MetaData, Uuid, create_engine, event
+from sqlalchemy import JSON, DateTime, Engine, MetaData, Select, Uuid, create_engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -56,9 +56,33 @@ class Base(DeclarativeBase):
     }
 
 
+Row = TypeVar("Row")
+
+
 def new_id() -> uuid.UUID:
     """Return a UUIDv7: unique, and sorted by time of creation."""
     return uuid_utils.compat.uuid7()
+
+
+def as_id(ref: str | uuid.UUID) -> uuid.UUID | None:
+    """Return the id that a person or program gave; None where it is a name."""
+    if isinstance(ref, uuid.UUID):
+        return ref
+    try:
+        return uuid.UUID(ref) if len(ref) in (32, 36) else None
+    except ValueError:
+        return None
+
+
+def lookup(session: Session, query: Select[Row], model: Any, ref: str | uuid.UUID) -> Row | None:
+    """Return the row of a query that `ref` names, by the model's id or else by its name."""
+    found = None
+    identity = as_id(ref)
+    if identity is not None:
+        found = session.scalar(query.where(model.id == identity))
+    if found is None and isinstance(ref, str) and "\x00" not in ref:  # PostgreSQL's texts hold none
+        found = session.scalar(query.where(model.name == ref))
+    return found
 
 
 class HasId:

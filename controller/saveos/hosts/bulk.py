@@ -14,13 +14,11 @@ from sqlalchemy.orm import Session
 
 from saveos.accounts.service import revoke_agent_tokens
 from saveos.core.database import touch
-from saveos.core.errors import Invalid
 from saveos.hosts.groups import changed, find_groups
 from saveos.hosts.models import GroupMember, Host
-from saveos.hosts.service import host_filters
+from saveos.hosts.service import PART, host_filters, resolve
 
 MAX_TAGS = 50
-PART = 500  # ids in a statement
 NAMED = 20  # hosts that an outcome names
 
 T = TypeVar("T")
@@ -60,18 +58,7 @@ def choose(
     """
     if refs is None:
         return _select(session, host_filters(tenant_id, **(filters or {})))
-    identities = [identity for ref in refs if (identity := _uuid(ref))]
-    names = sorted({ref.strip().lower().replace("\x00", "") for ref in refs})
-    found: dict[uuid.UUID, Chosen] = {}
-    for column, keys in ((Host.id, identities), (Host.name, names)):
-        for part in parts(keys):
-            rows = _select(session, [Host.tenant_id == tenant_id, column.in_(part)])
-            found.update({host.id: host for host in rows})
-    known = {host.name for host in found.values()}
-    missing = sorted({ref for ref in refs if ref.strip().lower() not in known and _uuid(ref) not in found})
-    if missing:
-        raise Invalid(f"there is no host {', '.join(missing[:5])}: see GET /api/v1/hosts", field="hosts")
-    return sorted(found.values(), key=lambda host: host.name)
+    return resolve(refs, lambda named: _select(session, [Host.tenant_id == tenant_id, named]), "hosts")
 
 
 def set_paused(session: Session, tenant_id: uuid.UUID, hosts: Sequence[Chosen], paused: bool) -> Outcome:
@@ -180,10 +167,3 @@ def _told(session: Session, tenant_id: uuid.UUID, outcome: Outcome) -> Outcome:
         session.expire_all()
         touch(session, tenant_id, "hosts")
     return outcome
-
-
-def _uuid(ref: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(ref) if len(ref) in (32, 36) else None
-    except ValueError:
-        return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from saveos.core.database import touch
+from saveos.core.database import lookup, touch
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.hosts.models import Group, GroupMember, Host
 
@@ -26,12 +26,7 @@ def changed(session: Session, tenant_id: uuid.UUID, host_ids: Sequence[uuid.UUID
 
 def get_group(session: Session, tenant_id: uuid.UUID, ref: str) -> Group:
     """Return a group by id or name. Raises NotFound."""
-    query = select(Group).where(Group.tenant_id == tenant_id)
-    try:
-        query = query.where(Group.id == uuid.UUID(ref))
-    except ValueError:
-        query = query.where(Group.name == ref.replace("\x00", ""))
-    group = session.scalar(query)
+    group = lookup(session, select(Group).where(Group.tenant_id == tenant_id), Group, ref)
     if group is None:
         raise NotFound(f"there is no group {ref[:63]}: see GET /api/v1/groups")
     return group

@@ -1,9 +1,9 @@
 """Verbs of hosts: find, list, add, change, take out; what runs say about them."""
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, func, or_, select
 from sqlalchemy.orm import Session, joinedload
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 from saveos.accounts.service import revoke_agent_tokens
 from saveos.core.clock import now
 from saveos.core.cron import next_run
-from saveos.core.database import touch
+from saveos.core.database import as_id, lookup, touch
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.core.pagination import decode_text
 from saveos.hosts.groups import group_names, set_groups
@@ -23,6 +23,20 @@ from saveos.hosts.standing import Standing
 SILENT_AFTER = timedelta(days=1)
 PROVEN_FOR = timedelta(days=14)  # drills are weekly: the second that proves nothing is one too many
 HEARTBEAT_AFTER = timedelta(hours=1)  # a host that beats every five minutes is silent after so long
+PART = 500  # ids in a statement
+
+
+class Identified(Protocol):
+    """A host, or some columns of one."""
+
+    @property
+    def id(self) -> uuid.UUID: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+Known = TypeVar("Known", bound=Identified)
 
 
 def protection(host: Host, at: datetime) -> str:
@@ -83,12 +97,7 @@ def count_proofs(session: Session, tenant_id: uuid.UUID) -> dict[str, int]:
 def get_host(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Host:
     """Return a host by id or name, with its policy loaded. Raises NotFound."""
     query = select(Host).options(joinedload(Host.policy)).where(Host.tenant_id == tenant_id)
-    host = None
-    identity = _uuid(ref)
-    if identity is not None:
-        host = session.scalar(query.where(Host.id == identity))
-    if host is None and isinstance(ref, str) and "\x00" not in ref:
-        host = session.scalar(query.where(Host.name == ref.strip().lower()))
+    host = lookup(session, query, Host, ref.strip().lower() if isinstance(ref, str) else ref)
     if host is None:
         raise NotFound(f"there is no host {str(ref)[:253]}: see GET /api/v1/hosts")
     return host
@@ -96,18 +105,25 @@ def get_host(session: Session, tenant_id: uuid.UUID, ref: str | uuid.UUID) -> Ho
 
 def find_hosts(session: Session, tenant_id: uuid.UUID, refs: Collection[str], field: str) -> list[Host]:
     """Return the hosts that ids or names name, sorted by name. Raises Invalid naming the unknown."""
-    identities = [identity for ref in refs if (identity := _uuid(ref))]
-    names = {ref.strip().lower() for ref in refs}
-    found: dict[uuid.UUID, Host] = {}
-    for column, keys in ((Host.id, identities), (Host.name, sorted(names))):
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            query = select(Host).where(
-                Host.tenant_id == tenant_id, Host.state != "decommissioned", column.in_(part)
-            )
-            found.update({host.id: host for host in session.scalars(query)})
+    query = select(Host).where(Host.tenant_id == tenant_id, Host.state != "decommissioned")
+    return resolve(refs, lambda named: session.scalars(query.where(named)), field)
+
+
+def resolve(
+    refs: Collection[str], fetch: Callable[[ColumnElement[bool]], Iterable[Known]], field: str
+) -> list[Known]:
+    """Return what `fetch` gives for the hosts that ids or names name, sorted by name.
+
+    Raises Invalid naming the unknown.
+    """
+    identities = [identity for ref in refs if (identity := as_id(ref))]
+    names = sorted({ref.strip().lower() for ref in refs if "\x00" not in ref})
+    found: dict[uuid.UUID, Known] = {}
+    for column, keys in ((Host.id, identities), (Host.name, names)):
+        for start in range(0, len(keys), PART):
+            found.update({host.id: host for host in fetch(column.in_(keys[start : start + PART]))})
     known = {host.name for host in found.values()}
-    missing = sorted({ref for ref in refs if ref.strip().lower() not in known and _uuid(ref) not in found})
+    missing = sorted({ref for ref in refs if ref.strip().lower() not in known and as_id(ref) not in found})
     if missing:
         raise Invalid(f"there is no host {', '.join(missing[:5])}: see GET /api/v1/hosts", field=field)
     return sorted(found.values(), key=lambda host: host.name)
@@ -327,15 +343,6 @@ def _describe(host: Host, groups: list[str], at: datetime) -> HostOut:
         proof=proof_of(host, at),
         next_run_at=next_run(policy.schedule, at, policy.zone) if runs else None,
     )
-
-
-def _uuid(ref: str | uuid.UUID) -> uuid.UUID | None:
-    if isinstance(ref, uuid.UUID):
-        return ref
-    try:
-        return uuid.UUID(ref) if len(ref) in (32, 36) else None
-    except ValueError:
-        return None
 
 
 def _like(text: str) -> str:

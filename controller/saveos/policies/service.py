@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from saveos.core.clock import now
 from saveos.core.cron import next_run
-from saveos.core.database import touch
+from saveos.core.database import lookup, touch
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.hosts.models import Host
 from saveos.policies import precedence, versions
@@ -59,12 +59,7 @@ def ensure_default(session: Session, tenant_id: uuid.UUID) -> Policy:
 
 def get_policy(session: Session, tenant_id: uuid.UUID, ref: str) -> Policy:
     """Return a policy by id or name. Raises NotFound."""
-    query = select(Policy).where(Policy.tenant_id == tenant_id)
-    try:
-        query = query.where(Policy.id == uuid.UUID(ref))
-    except ValueError:
-        query = query.where(Policy.name == ref.replace("\x00", ""))
-    policy = session.scalar(query)
+    policy = lookup(session, select(Policy).where(Policy.tenant_id == tenant_id), Policy, ref)
     if policy is None:
         raise NotFound(f"there is no policy {ref[:100]}: see GET /api/v1/policies")
     return policy

@@ -14,7 +14,7 @@ from saveos.accounts.access import Actor
 from saveos.alerts.service import resolve_alert
 from saveos.core.clock import now
 from saveos.core.cron import check_zone, next_run, next_runs, normal
-from saveos.core.database import touch
+from saveos.core.database import lookup, touch
 from saveos.core.errors import Conflict, Invalid, NotFound
 from saveos.jobs.models import Job
 from saveos.maintenance import service as maintenance
@@ -76,12 +76,7 @@ def list_schedules(session: Session, tenant_id: uuid.UUID, after: str | None, li
 
 def get_schedule(session: Session, tenant_id: uuid.UUID, ref: str) -> Schedule:
     """Return a schedule by id or name. Raises NotFound."""
-    query = select(Schedule).where(Schedule.tenant_id == tenant_id)
-    try:
-        query = query.where(Schedule.id == uuid.UUID(ref))
-    except ValueError:
-        query = query.where(Schedule.name == ref.replace("\x00", ""))
-    schedule = session.scalar(query)
+    schedule = lookup(session, select(Schedule).where(Schedule.tenant_id == tenant_id), Schedule, ref)
     if schedule is None:
         raise NotFound(f"there is no schedule {ref[:100]}: see GET /api/v1/schedules")
     return schedule

@@ -3,7 +3,7 @@
 import threading
 
 from saveos.accounts.models import Tenant
-from saveos.core.database import new_id
+from saveos.core.database import lookup, new_id
 from sqlalchemy import select
 
 
@@ -34,3 +34,15 @@ def test_writers_that_read_first_wait_for_each_other(database, tenant_id):
 def test_ids_sort_by_time():
     ids = [new_id() for _ in range(1000)]
     assert ids == sorted(ids) and len(set(ids)) == 1000
+
+
+def test_a_row_is_found_by_its_id_and_by_a_name_that_looks_like_one(database, tenant_id):
+    with database.session() as session:
+        tenant = session.get_one(Tenant, tenant_id)
+        tenant.name = new_id().hex
+        session.flush()
+        for ref in (tenant.id, str(tenant.id), tenant.id.hex, tenant.name):
+            assert lookup(session, select(Tenant), Tenant, ref) is tenant
+        for ref in ("none", "a\x00", new_id()):
+            assert lookup(session, select(Tenant), Tenant, ref) is None
+        session.rollback()
