@@ -8,7 +8,6 @@ records, `gone 0 0 PATH` for what is gone, and of each directory that changed `n
 
 import calendar
 import os
-import re
 import stat
 import uuid
 import zlib
@@ -27,7 +26,6 @@ MAX_UNPACKED = 64 * MAX_LISTING
 MAX_RECORD = 16 * 1024
 PIECE = 1024 * 1024  # bytes
 SEALING = 29  # bytes that sealing adds to a piece
-BORG_ID = re.compile(r"[0-9a-f]{64}")
 TYPES = {
     "-": stat.S_IFREG,
     "d": stat.S_IFDIR,
