@@ -54,6 +54,8 @@ class Operation:
     One that `configures` takes hosts that are not provisioned yet, and gets the policy's secrets.
     `fix_parameter` names the parameter (a list of references, `Fixes`) with which a run mends findings:
     `id`, or `id:subject` where the finding has a subject. A Fix button runs the operation with it.
+    `instead` says what to ask for where somebody waits for what the operation brings: nobody starts such a
+    one by itself, or again.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Operation:
     done_key: str = ""
     on_result: OnResult | None = None
     fix_parameter: str = ""
+    instead: str = ""
 
     @property
     def tells_findings(self) -> bool:
@@ -123,6 +126,7 @@ OPERATIONS = {
             timeout=RESTORE_TIMEOUT,
             stop_playbook="stop.yml",
             on_result=results.transferred,
+            instead="a transfer belongs to a restore: ask for that, with target_host or download",
         ),
         Operation(
             "browse",
@@ -158,6 +162,7 @@ OPERATIONS = {
             right="restores:write",  # and download: see care.needed_rights
             idempotent=False,  # its reader is gone by then
             timeout=1_800,
+            instead="a difference has a reader: ask for it with POST /api/v1/archives/{id}/diff",
         ),
         Operation(
             "database",

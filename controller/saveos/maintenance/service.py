@@ -29,7 +29,7 @@ from saveos.restores import sandbox
 from saveos.restores import service as restores
 from saveos.restores.schemas import Selection
 
-TRANSFER, DIFF, DRILL = "transfer", "diff", "drill"
+DRILL = "drill"
 MOST_FIXED, MOST_JOBS = 10_000, 200  # findings mended, and jobs made, by one request
 
 
@@ -84,10 +84,8 @@ def start(
     if name == "restore":
         caller = {"requested_by": requested_by, "trigger": trigger, "idempotency_key": idempotency_key}
         return _restore(session, tenant_id, hosts, values, preview=mode == "check", **caller)
-    if name == TRANSFER:
-        raise Invalid("a transfer belongs to a restore: ask for that, with target_host or download")
-    if name == DIFF:
-        raise Invalid("a difference has a reader: ask for it with POST /api/v1/archives/{id}/diff")
+    if operation.instead:
+        raise Invalid(operation.instead)
     if name == "undo":
         guard.check_undo(session, hosts, values)
     asked = jobs.fingerprint(name, targets.model_dump(), mode, values)
@@ -135,10 +133,11 @@ def retry(
     Raises NotFound, Conflict, and Forbidden as the operation itself would.
     """
     before = jobs.get_job(session, actor.tenant_id, job_id)
-    if before.operation in (TRANSFER, DIFF) or before.parameters.get("transfer"):
+    operation = OPERATIONS.get(before.operation)  # None: it was run by hand, and is refused below
+    if (operation and operation.instead) or before.parameters.get("transfer"):
         raise Conflict("a transfer is not repeated by itself: ask for the restore, download or drill anew")
-    if before.operation in OPERATIONS:  # else it was run by hand, and is refused below
-        check_right(actor, OPERATIONS[before.operation], before.parameters)
+    if operation:
+        check_right(actor, operation, before.parameters)
     asked = jobs.fingerprint("retry", job_id)
     if job := jobs.known(session, actor.tenant_id, idempotency_key, asked):
         return job
