@@ -8,6 +8,7 @@ import pytest
 from saveos.archives import catalogue
 from saveos.archives.models import Archive
 from saveos.core.clock import now
+from saveos.core.errors import Invalid
 from saveos.hosts.models import Host
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import care
@@ -26,8 +27,8 @@ def sender(api, database, installation, host_key):
     return found
 
 
-def tell(sender, action, archive, fresh=None, mode="run"):
-    """Let the job's host say what it did."""
+def tell(sender, action, archive, fresh=None, mode="run", asked=None):
+    """Let the job's host say what it did; `asked` is what the job asked for, where that is something else."""
     told = {
         "action": action,
         "repository_id": sender.repository,
@@ -38,6 +39,7 @@ def tell(sender, action, archive, fresh=None, mode="run"):
     with sender.database.session(writes=True) as session:
         host = session.get_one(Host, uuid.UUID(sender.host["id"]))
         job = Job(tenant_id=host.tenant_id, operation="care", mode=mode, requested_by="admin")
+        job.parameters = {"action": action, "archive": archive["id"]} | (asked or {})
         care.recorded(session, job, JobHost(name="web1", host_id=host.id, result={"care": told}, state="ok"))
 
 
@@ -157,6 +159,20 @@ def test_a_delete_is_noted_with_who_asked_and_forgotten_when_it_comes_back(api, 
     assert api.call("POST", url, json={"archives": [kept["id"]]}, token=sender.token).is_success
     row = api.get(f"/archives/{archive}").json()
     assert (row["removed_at"], row["removed_why"], row["gone_at"]) == (None, "", None)
+
+
+def test_a_host_cannot_answer_with_what_nobody_asked_for(api, sender):
+    """Its guard lets go what a person had deleted: so root on the host must not say what that was."""
+    precious, asked = sender.send(told(b"a")), sender.send(told(b"b"))
+    ids = {each["id"]: each["borg_id"] for each in api.get("/archives").json()["items"]}
+    one = {"id": ids[precious], "name": "a1"}
+    for wish in ({"action": "protect"}, {"archive": ids[asked]}, {"repository_id": str(uuid.uuid4())}):
+        with pytest.raises(Invalid, match="than it was asked for"):
+            tell(sender, "delete", one, asked=wish)
+    with pytest.raises(Invalid, match="than it was asked for"):
+        tell(sender, "protect", one, {"id": "cd" * 32, "name": "+a1"}, asked={"archive": ids[asked]})
+    row = api.get(f"/archives/{precious}").json()
+    assert (row["removed_at"], row["gone_at"], row["borg_id"]) == (None, None, ids[precious])
 
 
 def test_a_host_says_nothing_about_archives_of_others(api, sender):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from saveos.archives import catalogue, retention, service
 from saveos.archives.models import Archive
 from saveos.core.clock import now
-from saveos.core.errors import Conflict
+from saveos.core.errors import Conflict, Invalid
 from saveos.core.settings import get_settings
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance.results import host_of, parsed
@@ -95,6 +95,21 @@ def parameters(archive: Archive, action: str, *, new_name: str = "", destination
     return {"action": action, "archive": archive.borg_id, "repository_id": str(archive.repository_id)} | asked
 
 
+def _check_asked(job: Job, found: Cared, archive: Archive) -> None:
+    """Raise Invalid where a host tells of anything but what it was asked for.
+
+    What is noted here as a person's wish, its guard lets go: root on the host must not choose it.
+    """
+    asked = job.parameters or {}
+    same_place = asked.get("repository_id") in (None, str(found.repository_id))
+    if (
+        found.action != asked.get("action")
+        or asked.get("archive") not in (archive.borg_id, archive.name)
+        or not same_place
+    ):
+        raise Invalid(f"the host tells of {found.action} of another archive than it was asked for")
+
+
 def recorded(session: Session, job: Job, row: JobHost) -> None:
     """Follow what a host did to an archive: its name and id, its protection, or that it is deleted."""
     told, host = row.result.get("care"), host_of(session, row)
@@ -105,6 +120,7 @@ def recorded(session: Session, job: Job, row: JobHost) -> None:
     archive = session.scalar(select(Archive).where(*own, Archive.borg_id == found.archive.id))
     if archive is None:
         return
+    _check_asked(job, found, archive)
     if found.now is not None and found.action in ("protect", "unprotect", "rename"):
         if found.now.id != archive.borg_id:
             retention.note_former_id(session, archive)
