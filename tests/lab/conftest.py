@@ -11,6 +11,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # lab.py and its neighbours; ben
 
 from fleet import start_fleet
 
+SERVE = """
+from saveos.alerts import watch
+from saveos.cli.main import main
+watch.EVERY = 3.0  # seconds, as `saveos serve` has fifteen: tests wait for hosts to be judged often
+main()
+"""
+
 # The first file wants a fleet that nothing else has touched; then those that take longest, so that with two
 # workers (--dist loadfile --no-loadscope-reorder) none of them is left for the end.
 FIRST = ("test_validation.py", "test_up.py", "test_undo.py", "test_operation_doors.py")
@@ -35,5 +42,5 @@ def _machine():
 @pytest.fixture(scope="session")
 def fleet():
     """A storage server and three agents, added to a controller as a person would, and provisioned over HTTP."""
-    with start_fleet() as started:
+    with start_fleet(program=[sys.executable, "-I", "-c", SERVE, "serve"]) as started:
         yield started

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,17 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def start_fleet(suites: Mapping[str, str] = HOSTS) -> Iterator[Fleet]:
-    """Start hosts and a controller that they can reach; add and provision them as a person would."""
+def start_fleet(
+    suites: Mapping[str, str] = HOSTS, program: Sequence[str | Path] | None = None
+) -> Iterator[Fleet]:
+    """Start hosts and a controller that they can reach; add and provision them as a person would.
+
+    `program` is what runs in place of `saveos serve`.
+    """
     with Lab(suites) as lab:
         gateway = str(ipaddress.ip_interface(f"{lab.hosts['vault'].ip}/24").network[1])
         controller = Controller(lab.dir / "home", gateway, SAVEOS_OUTGOING_ALLOW="127.0.0.1")
+        controller.program = list(program or controller.program)
         try:
             controller.start()
             fleet = Fleet(lab, controller)

@@ -58,7 +58,7 @@ class Controller:
             **settings,
         }
         self.log = home.with_name(f"{home.name}.log")
-        self.program = [str(BIN / "saveos"), "serve"]
+        self.program: list[str | Path] = [BIN / "saveos", "serve"]
         self.process: subprocess.Popen[bytes] | None = None
         self.token = self.password = ""
 

@@ -21,7 +21,7 @@ from tests.receivers import http, smtp
 pytestmark = pytest.mark.lab
 
 MINUTE = timedelta(minutes=1)
-SWEPT = 90  # seconds: a sweep comes every 15, on a machine that other tests keep busy
+SWEPT = 90  # seconds: a sweep comes every 3, on a machine that other tests keep busy
 REPOSITORIES = "/srv/saveos/repositories"
 
 
