@@ -27,6 +27,26 @@ DRILL_SECONDS = 2 * 3600
 DRILL_ROOM = 256 * 1024 * 1024  # bytes that must stay free beyond what is restored
 
 
+def roomy() -> Path:
+    """Where there is room for what is thrown away again: /tmp may be memory."""
+    return Path("/var/tmp" if os.path.isdir("/var/tmp") else "/tmp")
+
+
+@contextlib.contextmanager
+def scratch_directory(settings: Settings, parent: Path, purpose: str, run_id: str) -> Iterator[Path]:
+    """A new directory for a drill or to send from (`purpose`), while the block runs. The caller holds the lock.
+
+    Of a process that is killed the next run takes it away, with the processes of that run id.
+    """
+    place = parent / f"saveos-{purpose}-{secrets.token_hex(8)}"
+    store(settings, "drill.json", {"scratch": str(place), "run_id": run_id})
+    try:
+        place.mkdir(mode=0o700)
+        yield place
+    finally:
+        remove_drill(settings)
+
+
 class Scratch:
     """A scratch directory, and restoring into it. The caller holds the lock."""
 
@@ -39,16 +59,10 @@ class Scratch:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """The directory while the block runs; of one that is killed the next run takes it away."""
-        base = Path("/var/tmp" if os.path.isdir("/var/tmp") else "/tmp")
-        self.scratch = base / f"saveos-drill-{secrets.token_hex(8)}"
-        store(self.settings, "drill.json", {"scratch": str(self.scratch), "run_id": self.run_id})
-        self.scratch.mkdir(mode=0o711)
-        os.chmod(self.scratch, 0o711)  # database servers do not run as root and must get in
-        try:
+        """The directory while the block runs."""
+        with scratch_directory(self.settings, roomy(), "drill", self.run_id) as self.scratch:
+            self.scratch.chmod(0o711)  # database servers do not run as root and must get in
             yield
-        finally:
-            remove_drill(self.settings)
 
     def _choose(self, repository: Repository, archive: str, seed: int, size: int) -> Sample:
         """A sample of an archive's files, and its dumps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import subprocess
 import threading
@@ -22,9 +21,9 @@ from saveos_agent.packing import pack
 from saveos_agent.processes import Cancel, child_environment
 from saveos_agent.redaction import Redactor
 from saveos_agent.request import RestoreRequest
-from saveos_agent.runs import Run, remove_drill, turn
+from saveos_agent.runs import Run, turn
+from saveos_agent.scratch import scratch_directory
 from saveos_agent.settings import Settings
-from saveos_agent.state import store
 from saveos_agent.transfer import HOST_SECONDS, PIECE, Upload, upload_to_host
 
 EMPTY = bytes(512)  # a tar archive that begins so holds nothing
@@ -153,15 +152,13 @@ def send_staged(settings: Settings, request: RestoreRequest, archive: str, cance
     repository = settings.repository(request.repository)
     parent = settings.state / "restores"
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = parent / f"saveos-send-{secrets.token_hex(8)}"
     run = Quiet(settings, "restore", request.run_id, request.trigger, request.job_id or None)
-    run.restore, run.partial = {}, str(scratch)
+    run.restore = {}
     work = Restoring(settings, request, run, repository, cancel, {})
     work.archive = archive
     check_space(settings, request, repository, archive, parent)
-    store(settings, "drill.json", {"scratch": str(scratch), "run_id": request.run_id})
-    try:
-        scratch.mkdir(mode=0o700)
+    with scratch_directory(settings, parent, "send", request.run_id) as scratch:
+        run.partial = str(scratch)
         verified = _extract_verified(work, scratch)
         upload = upload_to_host(settings, request.transfer, HOST_SECONDS)
         try:
@@ -169,8 +166,6 @@ def send_staged(settings: Settings, request: RestoreRequest, archive: str, cance
             upload.finish()
         finally:
             upload.close()
-    finally:
-        remove_drill(settings)
     failed = {"failed_files": work.failures.listed(), "failed_total": work.failures.total}
     return {"archive": archive, "form": "tar", "sent": upload.sent, **counts, **failed}
 

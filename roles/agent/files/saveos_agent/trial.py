@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -16,13 +15,12 @@ from saveos_agent.errors import AgentError
 from saveos_agent.mover import Failures
 from saveos_agent.packing import Unpacker
 from saveos_agent.redaction import Redactor
-from saveos_agent.runs import remove_drill, turn
+from saveos_agent.runs import turn
+from saveos_agent.scratch import DRILL_ROOM, roomy, scratch_directory
 from saveos_agent.settings import Settings
-from saveos_agent.state import store
 from saveos_agent.times import new_run_id
 from saveos_agent.transfer import Download
 
-ROOM = 256 * 1024 * 1024  # bytes that must stay free
 BEGIN_SECONDS = 4 * 3600  # longer than the other host waits for its turn, and drills
 
 
@@ -47,18 +45,15 @@ def receive(settings: Settings, transfer: str, seconds: float) -> dict[str, Any]
 
 
 def _receive(settings: Settings, transfer: str) -> dict[str, Any]:
-    base = Path("/var/tmp" if os.path.isdir("/var/tmp") else "/tmp")
-    scratch = base / f"saveos-drill-{secrets.token_hex(8)}"
+    base = roomy()
 
     def check() -> None:
-        if shutil.disk_usage(base).free < ROOM:
-            text = f"A drill of another host leaves less than {ROOM} bytes free below {base}."
+        if shutil.disk_usage(base).free < DRILL_ROOM:
+            text = f"A drill of another host leaves less than {DRILL_ROOM} bytes free below {base}."
             raise AgentError("disk_full", text, "Free some space there, or name another sandbox.")
 
     failures = Failures(Redactor.for_host(settings))
-    store(settings, "drill.json", {"scratch": str(scratch), "run_id": new_run_id()})
-    scratch.mkdir(mode=0o700)
-    try:
+    with scratch_directory(settings, base, "drill", new_run_id()) as scratch:
         check()
         stream = Download(settings, transfer, BEGIN_SECONDS)
         try:
@@ -66,5 +61,3 @@ def _receive(settings: Settings, transfer: str) -> dict[str, Any]:
         finally:
             stream.close()
         return {**tree_digest(scratch), "failed_total": failures.total, "failed": failures.listed()}
-    finally:
-        remove_drill(settings)
