@@ -22,9 +22,9 @@ from typing import Any, Callable, Optional
 
 from saveos_agent.borg import list_paths, resolve_archive
 from saveos_agent.delivery import wanted_by_catalogue
-from saveos_agent.errors import EXIT_FAILED, AgentError
+from saveos_agent.errors import AgentError
 from saveos_agent.files import read_json, remove, write_json
-from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, Cancel
+from saveos_agent.processes import Cancel, die_with_parent
 from saveos_agent.settings import PROGRAM, Repository, Settings
 from saveos_agent.state import load, store
 
@@ -136,18 +136,11 @@ def run_create(spool: str, since: str, argv: list[str]) -> int:
     words = [borg, argv[0], "--list", "--filter", CHANGED + ALWAYS, *argv[1:]]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # the whole group gets them: borg ends, and then this does
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(EXIT_FAILED)
-
     process = subprocess.Popen(
         words,
         stderr=subprocess.PIPE,
         close_fds=False,  # borgmatic hands the passphrase over in one
-        preexec_fn=die_with_parent,  # noqa: PLW1509
+        preexec_fn=die_with_parent(),  # noqa: PLW1509
     )
     assert process.stderr is not None
     changes = Changes(Path(spool), float(since))

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import subprocess
 from pathlib import Path
 
-from saveos_agent.errors import EXIT_FAILED
 from saveos_agent.output import json_object
-from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment
+from saveos_agent.processes import child_environment, die_with_parent
 from saveos_agent.settings import Settings
 
 RESULT_SECONDS = 120  # for one borg command
@@ -30,13 +27,6 @@ def direct_borg(
     settings: Settings, passphrase: Path, key: Path, run_id: str, *arguments: str, new: str = ""
 ) -> tuple[int, str, str]:
     """Run borg itself, as the backup would but with this passphrase and SSH key; it dies with us."""
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(EXIT_FAILED)
-
     ssh = ["ssh", "-F", "none", "-i", str(key)]
     for option in (
         "IdentitiesOnly=yes",
@@ -69,7 +59,7 @@ def direct_borg(
             timeout=RESULT_SECONDS,
             check=False,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - single-threaded here
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - single-threaded here
         )
     except subprocess.TimeoutExpired:
         return -1, "", f"borg did not finish in {RESULT_SECONDS} s"

@@ -1,5 +1,5 @@
 # Copyright: SaveOS contributors. GNU General Public License v3.0 or later (see LICENSE).
-"""Database dumps in a drill: the scratch servers and what is asked of them."""
+"""Database dumps: where the programs of their servers are, and what scratch servers are asked."""
 
 from __future__ import annotations
 

@@ -12,19 +12,29 @@ from typing import Any
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Replace a file atomically and durably; only root may read it. Raises OSError."""
+    """Replace a file, atomically and durably; only root may read it, and its directory. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_text(path, json.dumps(data))
+
+
+def write_text(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file atomically and durably. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
-            json.dump(data, handle)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", newline="") as handle:
+            handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError:
         remove(temporary)
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make what a directory holds durable. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

@@ -15,8 +15,8 @@ from pathlib import Path
 from saveos_agent.delivery import ask_controller
 from saveos_agent.direct_borg import borg_words, direct_borg
 from saveos_agent.errors import AgentError, refused
-from saveos_agent.files import remove
-from saveos_agent.secret_files import put_in_force, read_text, write_text
+from saveos_agent.files import remove, write_text
+from saveos_agent.secret_files import put_in_force, read_text
 from saveos_agent.settings import Repository, Settings
 
 

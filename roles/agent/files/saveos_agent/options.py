@@ -31,6 +31,16 @@ def repository_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repository", default="", metavar="ID", help="repository (default: the only one)")
 
 
+def turn_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=7200,
+        metavar="SECONDS",
+        help="wait so long for a running run (%(default).0f)",
+    )
+
+
 def jitter_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jitter", type=int, default=0, metavar="SECONDS", help="spread over so many seconds first"

@@ -20,10 +20,10 @@ from typing import Any
 from saveos_agent.delivery import ask_controller
 from saveos_agent.direct_borg import borg_words, direct_borg
 from saveos_agent.errors import AgentError
-from saveos_agent.files import read_json, remove, write_json
+from saveos_agent.files import read_json, remove, write_json, write_text
 from saveos_agent.processes import child_environment, end_processes
 from saveos_agent.redaction import Redactor
-from saveos_agent.secret_files import put_in_force, read_text, write_text
+from saveos_agent.secret_files import put_in_force, read_text
 from saveos_agent.settings import Repository, Settings
 from saveos_agent.times import UUID, new_run_id, utc
 

@@ -107,6 +107,18 @@ class Cancel:
         return self.requested_at is not None and time.monotonic() - self.requested_at > TERM_SECONDS
 
 
+def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None]:
+    """What a child does before its exec, so that it gets a signal when we die, even by SIGKILL."""
+    parent = os.getpid()
+
+    def ask_for_signal() -> None:
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # we died before it asked
+            os._exit(EXIT_FAILED)
+
+    return ask_for_signal
+
+
 def child_environment(run_id: str) -> dict[str, str]:
     """A clean environment: PATH, a UTF-8 locale, HOME and the marker; nothing of who called us."""
     language = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
@@ -135,13 +147,6 @@ def run_child(  # noqa: PLR0917 - the optional ones are passed by name
     The child gets SIGTERM when we die (even by SIGKILL); where it dies by a signal, so do its children.
     Returns the exit status, negative for a signal, as subprocess does.
     """
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(EXIT_FAILED)
-
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -150,7 +155,7 @@ def run_child(  # noqa: PLR0917 - the optional ones are passed by name
         env={**child_environment(run_id), **(extra or {})},
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - the thread of Progress holds no lock that it needs
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - the thread of Progress holds no lock that it needs
     )
     if cancel is not None:
         cancel.child = process.pid

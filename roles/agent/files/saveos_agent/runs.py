@@ -255,6 +255,13 @@ def turn(settings: Settings, seconds: float, what: str) -> Iterator[None]:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, interrupted)
+    with held(settings, seconds):
+        yield
+
+
+@contextmanager
+def held(settings: Settings, seconds: float) -> Iterator[None]:
+    """Hold the lock of runs; what a killed run left is mended first. Raises AgentError: refused."""
     with Lock(settings) as lock:
         if not lock.acquire(seconds):
             raise refused(f"Another run has held the lock for {seconds:.0f} seconds.", "Try again after it.")

@@ -28,8 +28,7 @@ from saveos_agent.dumps import (
     which_server,
     without_values,
 )
-from saveos_agent.errors import EXIT_FAILED
-from saveos_agent.processes import LIBC, PR_SET_PDEATHSIG, child_environment, end_processes
+from saveos_agent.processes import child_environment, die_with_parent, end_processes
 from saveos_agent.scratch import DRILL_SECONDS, Scratch
 
 
@@ -187,17 +186,10 @@ class ScratchServers(Scratch):
 
     def _as(self, user: str) -> dict[str, Any]:
         """How a program runs as another user, with our marker, and no longer than we live."""
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(EXIT_FAILED)
-
         options: dict[str, Any] = {
             "env": child_environment(self.run_id),
             "cwd": "/",
-            "preexec_fn": die_with_parent,
+            "preexec_fn": die_with_parent(signal.SIGKILL),
         }
         options["start_new_session"] = True
         if user:

@@ -8,31 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from saveos_agent.files import remove
+from saveos_agent.files import remove, sync_directory
 from saveos_agent.times import utc
-
-
-def write_text(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file atomically and durably. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", newline="") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        remove(temporary)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def put_in_force(fresh: Path, current: Path, former: Path) -> None:

@@ -8,6 +8,7 @@ import argparse
 from saveos_agent.answers import Answer
 from saveos_agent.check import KINDS, check, check_lines
 from saveos_agent.errors import EXIT_FAILED, EXIT_OK
+from saveos_agent.options import turn_option
 from saveos_agent.settings import Settings
 
 
@@ -27,10 +28,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repository", action="append", default=[], metavar="ID", help="only this one; may be repeated"
     )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=7200,
-        metavar="SECONDS",
-        help="wait so long for a running run (%(default).0f)",
-    )
+    turn_option(parser)

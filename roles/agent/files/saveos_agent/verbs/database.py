@@ -4,30 +4,20 @@
 from __future__ import annotations
 
 import argparse
-import signal
 
 from saveos_agent.answers import Answer, printable
 from saveos_agent.databases import KINDS, bring_back
-from saveos_agent.errors import AgentError, refused, usage
-from saveos_agent.options import repository_option
-from saveos_agent.runs import heal
+from saveos_agent.errors import usage
+from saveos_agent.options import repository_option, turn_option
+from saveos_agent.runs import turn
 from saveos_agent.settings import Settings
-from saveos_agent.state import Lock
 
 
 def run(settings: Settings, options: argparse.Namespace) -> Answer:
-    def interrupted(_number: int, _frame: object) -> None:
-        raise AgentError("canceled", "It was canceled.", "Start it again when it suits.")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupted)
     if not options.name and not options.undo:
         raise usage("Say which database.", "Name it with --name.")
     repository = settings.repository(options.repository)
-    with Lock(settings) as lock:
-        if not lock.acquire(options.timeout):
-            raise refused(f"A run has held the lock for {options.timeout:.0f} seconds.", "Try again after it.")
-        heal(settings)
+    with turn(settings, options.timeout, "load"):
         data = bring_back(settings, repository, options)
     verb = "would be loaded into" if options.check else "is loaded into"
     lines = [f"{data['kind']} {printable(data['name'])} of {data['archive']} {verb} {printable(data['into'])}"]
@@ -50,10 +40,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy-name", default="", metavar="NAME", help="name of the copy")
     parser.add_argument("--undo", default="", metavar="FILE", help="put back what was replaced")
     parser.add_argument("--check", action="store_true", help="change nothing, say what would be done")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=7200,
-        metavar="SECONDS",
-        help="wait so long for a running run (%(default).0f)",
-    )
+    turn_option(parser)

@@ -9,6 +9,7 @@ import secrets
 from saveos_agent.answers import Answer
 from saveos_agent.drill import DRILL_SAMPLE, drill, drill_lines
 from saveos_agent.errors import EXIT_FAILED, EXIT_OK
+from saveos_agent.options import turn_option
 from saveos_agent.settings import Settings
 from saveos_agent.times import check_run_id
 
@@ -30,13 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--sample", type=int, default=DRILL_SAMPLE, metavar="FILES", help="so many files (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=None, help="draw the files of an earlier drill again")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=7200,
-        metavar="SECONDS",
-        help="wait so long for a running run (%(default).0f)",
-    )
+    turn_option(parser)
     parser.add_argument(
         "--transfer",
         default="",

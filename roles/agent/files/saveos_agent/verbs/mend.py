@@ -6,20 +6,15 @@ from __future__ import annotations
 import argparse
 
 from saveos_agent.answers import Answer
-from saveos_agent.errors import refused
 from saveos_agent.mend import Mend
-from saveos_agent.options import repository_option
-from saveos_agent.runs import heal
+from saveos_agent.options import repository_option, turn_option
+from saveos_agent.runs import held
 from saveos_agent.settings import Settings
-from saveos_agent.state import Lock
 
 
 def run(settings: Settings, options: argparse.Namespace) -> Answer:
     repository = settings.repository(options.repository)
-    with Lock(settings) as lock:
-        if not lock.acquire(options.timeout):
-            raise refused(f"A run has held the lock for {options.timeout:.0f} seconds.", "Try again after it.")
-        heal(settings)
+    with held(settings, options.timeout):
         data = Mend(settings, repository, options.key_export).conduct(options.check)
     if options.check:
         return Answer(data, [f"would forget: {path}" for path in data["forgets"]] or ["nothing to forget"])
@@ -31,10 +26,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     repository_option(parser)
     parser.add_argument("--key-export", default="", metavar="FILE", help="key export of the recovery kit")
     parser.add_argument("--check", action="store_true", help="change nothing, say what would be forgotten")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=7200,
-        metavar="SECONDS",
-        help="wait so long for a running run (%(default).0f)",
-    )
+    turn_option(parser)

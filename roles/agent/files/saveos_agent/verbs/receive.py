@@ -7,6 +7,7 @@ import argparse
 
 from saveos_agent.answers import Answer
 from saveos_agent.errors import EXIT_FAILED, EXIT_OK
+from saveos_agent.options import turn_option
 from saveos_agent.settings import Settings
 from saveos_agent.times import check_run_id
 from saveos_agent.trial import receive
@@ -21,10 +22,4 @@ def run(settings: Settings, options: argparse.Namespace) -> Answer:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Takes what another host's drill restored, tells its hashes, and removes it again."
     parser.add_argument("--transfer", required=True, metavar="UUID", help="the controller's transfer")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=7200,
-        metavar="SECONDS",
-        help="wait so long for a running run (%(default).0f)",
-    )
+    turn_option(parser)
