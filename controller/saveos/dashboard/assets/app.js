@@ -73,12 +73,30 @@ function countSelected() {
   }
 }
 
+// Arrow keys and letters step through a closed list: it is sent when one is chosen (Enter) or left.
+const stepping = new WeakMap(); // list → what was chosen before
+
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-all]")) {
     for (const box of all("input[name=host][type=checkbox]")) box.checked = event.target.checked;
   }
-  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  if (event.target.matches("[data-submit]") && !stepping.has(event.target)) event.target.form.requestSubmit();
   countSelected();
+});
+
+document.addEventListener("keydown", ({ target, key, altKey }) => {
+  if (!target.matches("select[data-submit]")) return;
+  if (stepping.has(target)) {
+    if (key !== "Enter") return;
+    stepping.set(target, target.value); // else leaving this page sends it once more
+    target.form.requestSubmit();
+  } else if (!altKey && /^(Arrow|Page|Home|End|\S$)/.test(key)) stepping.set(target, target.value);
+});
+document.addEventListener("pointerdown", ({ target }) => stepping.delete(target));
+document.addEventListener("focusout", ({ target }) => {
+  const before = stepping.get(target);
+  stepping.delete(target);
+  if (before !== undefined && target.value !== before) target.form.requestSubmit();
 });
 document.addEventListener("htmx:after:swap", countSelected);
 countSelected();
