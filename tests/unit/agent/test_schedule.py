@@ -53,6 +53,15 @@ def test_cron_asks_often_and_the_agent_says_when(agent, host):
     assert agent.not_now(settings, at("2026-07-01T02:30:00"), False) == ""
 
 
+def test_cron_that_asks_late_is_answered_once(agent, host):
+    """A loaded machine, or one that slept: yesterday's run is known, so today's is not left out."""
+    settings = dataclasses.replace(host.settings, schedule=DAILY | {"minute": [30, 43], "zone": "UTC"})
+    asked = ("30T02:43:00", "31T02:31:40", "31T02:32:00", "31T02:45:00", "31T02:58:00")
+    told = [agent.not_now(settings, at(f"2026-07-{each}"), True) == "" for each in asked]
+    assert told == [True, True, False, True, False]
+    assert agent.not_now(settings, at("2026-07-30T02:30:00"), True) == "", "the clock was ahead"
+
+
 def test_a_run_whose_time_is_long_ago_is_left_for_the_next(agent, host):
     settings = dataclasses.replace(host.settings, schedule=DAILY | {"zone": "UTC"}, window_seconds=7200)
     assert agent.not_now(settings, at("2026-07-01T04:29:59"), False) == ""

@@ -10,6 +10,9 @@ from typing import Any, Optional
 
 from saveos_agent.errors import AgentError
 from saveos_agent.settings import Settings
+from saveos_agent.state import load, store
+
+LATE_SECONDS = 15 * 60  # then cron asks for the next time
 
 
 def jitter(settings: Settings, seconds: int) -> float:
@@ -22,12 +25,12 @@ def not_now(settings: Settings, at: float, only_when_due: bool) -> str:
     """Why a timer's run must not begin at this time; empty when it may.
 
     cron asks every quarter of an hour, with `only_when_due`, because it knows no time zones. And a run whose
-    time is longer ago than the policy's window is left for the next time.
+    time is longer ago than the policy's window is left for the next time. What is due is answered once.
     """
     if not settings.schedule:
         return ""
     minute = int(at) // 60 * 60
-    if only_when_due and not is_scheduled(settings.schedule, minute):
+    if only_when_due and not _has_come_due(settings, minute):
         return "It is not time for a backup."
     window = settings.window_seconds
     if window and not any(
@@ -35,6 +38,18 @@ def not_now(settings: Settings, at: float, only_when_due: bool) -> str:
     ):
         return f"The time of this backup is more than {window // 60} minutes ago: it is left for the next time."
     return ""
+
+
+def _has_come_due(settings: Settings, minute: int) -> bool:
+    """Whether a time has come that was not answered yet: cron may be late, or the machine was asleep."""
+    answered = (load(settings, "due.json") or {}).get("minute")
+    if answered is None or answered > minute:  # nothing is known, or the clock was ahead
+        answered = minute - 60
+    for then in range(minute, max(answered, minute - LATE_SECONDS), -60):
+        if is_scheduled(settings.schedule, then):
+            store(settings, "due.json", {"minute": then})
+            return True
+    return False
 
 
 def is_scheduled(schedule: dict[str, Any], at: int) -> bool:
