@@ -69,13 +69,33 @@ def comment_of(line):
     return last[len(MARK) :] if last.startswith(MARK) else ""
 
 
+def refused(text, lines, absent):
+    """By repository, why a line must stay out: its key serves another repository. What is there already counts
+    first, so a host that tells another's key as its own shuts nobody out but itself."""
+    wanted = {comment_of(line) for line in lines}
+    present = set(text.splitlines())
+    owner, found = {}, {}
+    for line in present:
+        if comment_of(line) and comment_of(line) not in wanted and comment_of(line) not in absent:
+            owner[line.split()[-2]] = comment_of(line)
+    for line in sorted(lines, key=lambda each: each not in present):
+        repository = comment_of(line)
+        served = owner.setdefault(line.split()[-2], repository)
+        if served != repository:
+            found[repository] = (
+                f"one key cannot serve the repositories {served} and {repository}: put the second one on "
+                f"another server, or take the old one's access away with server_repositories_absent: [{served}]"
+            )
+    return found
+
+
 def merge(text, lines, absent, beside=()):
     """authorized_keys with our lines set and those of `absent` gone; every other line stays where it is.
 
     `beside` are second lines of repositories in `lines`: new keys of hosts that change theirs.
 
-    ValueError when a key serves another repository already, because sshd takes only the first line of a key,
-    and when two hosts want one repository, because only one may write to it.
+    ValueError when two hosts want one repository, because only one may write to it. What `refused` names must
+    not be among the lines, because sshd takes only the first line of a key.
     """
     wanted = {}
     for line in lines:
@@ -94,16 +114,4 @@ def merge(text, lines, absent, beside=()):
             continue  # taken away, or a second line of it: an old key that would still open it
         kept += fresh.pop(repository, [line])
     kept += [line for both in fresh.values() for line in both]
-    owner = {}
-    for line in kept:
-        repository = comment_of(line)
-        if not repository:
-            continue
-        key = line.split()[-2]
-        if owner.setdefault(key, repository) != repository:
-            raise ValueError(
-                f"one key cannot serve the repositories {owner[key]} and {repository}: put the second one on "
-                "another server, "
-                f"or take the old one's access away with server_repositories_absent: [{owner[key]}]"
-            )
     return "".join(line + "\n" for line in kept)

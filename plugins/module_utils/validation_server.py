@@ -18,6 +18,7 @@ from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import (
     check_id,
     comment_of,
     merge,
+    refused,
 )
 from ansible_collections.saveos.fleet.plugins.module_utils.validation_core import Check, Finding, attributes
 
@@ -205,7 +206,10 @@ def key_finding(server, item, kind, severity, what, said):  # noqa: PLR0917
 
     def put_right(mender):
         line = authorized_line(server.borg, server.path(item["id"]), item)
-        content = merge(read(server.keys) or "", [line], [])
+        before = read(server.keys) or ""
+        if reason := refused(before, [line], []).get(item["id"]):
+            raise ValueError(reason)
+        content = merge(before, [line], [])
         mender.file(server.keys, content, 0o640, 0, server.entry.pw_gid)
 
     return Finding(

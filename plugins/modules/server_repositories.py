@@ -9,7 +9,14 @@ import pwd
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.saveos.fleet.plugins.module_utils.converge import Converge, read
-from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import authorized_line, check_id, merge
+from ansible_collections.saveos.fleet.plugins.module_utils.ssh_keys import (
+    authorized_line,
+    check_id,
+    comment_of,
+    merge,
+    parse_key,
+    refused,
+)
 
 DOCUMENTATION = r"""
 module: server_repositories
@@ -19,6 +26,8 @@ author: The SaveOS contributors (@saveos)
 description:
   - Entries are added and updated. Other lines of authorized_keys, and repositories of others, stay as they are.
   - Taking access away is explicit, by O(absent), and never removes a repository.
+  - A key is its host's own word. One that is no key, or that serves another repository, shuts out nobody else;
+    RV(refused) names it.
 options:
   user:
     description: The user that owns the repositories.
@@ -67,6 +76,11 @@ repositories:
   returned: success
   type: dict
   sample: {0198c5f0-0000-7000-8000-000000000001: true}
+refused:
+  description: By id, why a host's key was not let in.
+  returned: success
+  type: dict
+  sample: {0198c5f0-0000-7000-8000-000000000001: "it is not one SSH public key of type ed25519, ecdsa or rsa"}
 """
 
 
@@ -77,6 +91,27 @@ def elsewhere(base, path):
     name = os.path.basename(path)
     found = [f"{base}/repositories/{name}", *glob.glob(f"{glob.escape(base)}/tenants/*/repositories/{name}")]
     return next((each for each in found if os.path.lexists(each)), "")
+
+
+def let_in(text, wanted, absent, borg, parent):
+    """authorized_keys with the keys of those who are wanted, and by repository why one of them is not let in.
+
+    A key is its host's own word, so one that is none shuts out nobody else. ValueError for what the inventory
+    says wrong.
+    """
+    lines, beside, out = [], [], {}
+    for item in wanted:
+        told = [item.get("public_key"), item.get("next_public_key")] if item.get("public_key") else []
+        try:
+            keys = [parse_key(each) for each in told if each]
+        except ValueError as error:
+            keys, out[item["id"]] = [], f"its host told no public key: {error}"
+        made = [authorized_line(borg, f"{parent}/{item['id']}", {**item, "public_key": key}) for key in keys]
+        lines += made[:1]
+        beside += made[1:]
+    out.update(refused(text, [*lines, *beside], absent))
+    lines, beside = ([line for line in some if comment_of(line) not in out] for some in (lines, beside))
+    return merge(text, lines, absent, beside), out
 
 
 def main():
@@ -97,10 +132,10 @@ def main():
         entry = pwd.getpwnam(module.params["user"])
     except KeyError:  # check mode on a bare host
         host.changed = True
-        host.exit(repositories={item["id"]: False for item in wanted})
+        host.exit(repositories={item["id"]: False for item in wanted}, refused={})
     parent = os.path.normpath(module.params["root"]) + "/repositories"
     base = os.path.normpath(module.params["base"]) if module.params["base"] else ""
-    lines, beside, known = [], [], {}
+    known = {}
     try:
         for item in wanted:
             path = f"{parent}/{check_id(item['id'])}"
@@ -110,19 +145,14 @@ def main():
                     f"repository {item['id']} lies in {other} and does not move with server_tenant: set that "
                     "as it was, or give the host a repository with a new id"
                 )
-            if item.get("public_key"):
-                lines.append(authorized_line(module.params["borg"], path, item))
-                if item.get("next_public_key"):
-                    fresh = {**item, "public_key": item["next_public_key"]}
-                    beside.append(authorized_line(module.params["borg"], path, fresh))
             host.directory(path, 0o700, entry.pw_uid, entry.pw_gid)
             known[item["id"]] = os.path.exists(f"{path}/config")
         keys = f"{entry.pw_dir}/.ssh/authorized_keys"
-        content = merge(read(keys) or "", lines, module.params["absent"], beside)
+        content, out = let_in(read(keys) or "", wanted, module.params["absent"], module.params["borg"], parent)
     except ValueError as error:
         host.fail(str(error))
     host.file(keys, content, 0o640, 0, entry.pw_gid)
-    host.exit(repositories=known)
+    host.exit(repositories=known, refused=out)
 
 
 if __name__ == "__main__":

@@ -282,6 +282,25 @@ def test_a_users_shell_is_taken_away_where_we_gave_it(monkeypatch, fields, comma
     assert called == commands
 
 
+def test_a_host_that_tells_no_key_or_anothers_shuts_out_only_itself():
+    def wanted(name, told):
+        return {"id": name, "public_key": told, "quota": "1G"}
+
+    text, out = server_repositories.let_in("", [wanted("a", key(1)), wanted("b", key(2))], [], "/borg", "/srv")
+    assert out == {} and text.count("\n") == 2
+    hosts = [wanted("b", key(1)), wanted("evil", "; rm -rf /"), wanted("a", key(3)), wanted("c", key(1))]
+    after, out = server_repositories.let_in(text, hosts, [], "/borg", "/srv")
+    assert set(out) == {"evil", "c"}
+    assert [(line.split()[-2], line.split()[-1]) for line in after.splitlines()] == [
+        (key(3).split()[1], "saveos:a"),
+        (key(1).split()[1], "saveos:b"),
+    ]
+    again, out = server_repositories.let_in(
+        after, [wanted("a", key(1)), wanted("d", key(4))], [], "/borg", "/srv"
+    )
+    assert set(out) == {"a"} and again.startswith(after), "what it had stays"
+
+
 def test_a_new_user_has_neither_shell_nor_password_and_root_is_refused(monkeypatch):
     def missing(name):
         raise KeyError(name)

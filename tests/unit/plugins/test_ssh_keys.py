@@ -78,9 +78,16 @@ def test_merge_takes_access_away_only_when_told():
     assert ssh_keys.merge(text, [], ["a"]) == f"{line('b', 2)}\n"
 
 
-def test_merge_refuses_a_key_that_serves_another_repository():
-    with pytest.raises(ValueError, match=r"cannot serve the repositories a and b.*server_repositories_absent"):
-        ssh_keys.merge(f"{line('a', 1)}\n", [line("b", 1)], [])
+def test_a_key_that_serves_another_repository_shuts_out_only_who_told_it():
+    text = f"{line('a', 1)}\n{line('b', 2)}\n"
+    for lines in ([line("c", 1), line("b", 2)], [line("c", 1), line("a", 1), line("b", 2)]):
+        found = ssh_keys.refused(text, lines, [])
+        assert list(found) == ["c"] and "server_repositories_absent: [a]" in found["c"]
+    assert ssh_keys.refused(text, [line("c", 1)], ["a"]) == {}
+    assert ssh_keys.refused(text, [line("a", 2), line("b", 1)], []) == {}, "they change places"
+    assert ssh_keys.refused(text, [line("a", 1), line("a", 2)], []) == {
+        "a": ssh_keys.refused(text, [line("a", 2)], [])["a"]
+    }
 
 
 def test_merge_refuses_two_hosts_on_one_repository():
@@ -110,5 +117,4 @@ def test_a_new_key_is_let_in_beside_the_old_one_and_then_alone():
     assert both == f"{old}\n{new}\n{stranger}\n"
     assert ssh_keys.merge(both, [old], [], [new]) == both
     assert ssh_keys.merge(both, [new], []) == f"{new}\n{stranger}\n"
-    with pytest.raises(ValueError, match="cannot serve the repositories"):
-        ssh_keys.merge(f"{line('b', 2)}\n", [old], [], [new])
+    assert list(ssh_keys.refused(f"{line('b', 2)}\n", [old, new], [])) == ["a"]
