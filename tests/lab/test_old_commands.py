@@ -39,7 +39,7 @@ def old(fleet, line: str) -> tuple[int, str]:
         ("manage-secrets.sh --validate web", (0, 3), "secrets succeeded"),
         ("manage-secrets.sh --list web", (0,), "passphrase"),
         ("manage-secrets.sh --export-env", (0,), "SAVEOS_TOKEN"),
-        ("backup.sh --list nowhere", (1, 5), "nowhere"),
+        ("backup.sh --list nowhere", (2,), "nowhere"),
     ],
 )
 def test_old_line_answers(fleet, line, codes, words):
