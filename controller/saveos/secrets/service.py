@@ -4,7 +4,7 @@ import base64
 import hashlib
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import exists, func, select
@@ -14,10 +14,11 @@ from saveos.accounts.service import seal_for, unseal_for
 from saveos.core import sealing
 from saveos.core.clock import now
 from saveos.core.database import touch
-from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.core.errors import Conflict, Invalid, NotFound, TooMany
 from saveos.secrets.models import Escrow, RecoveryKey
 
 State = Literal["none", "fresh", "stale"]
+A_DAY = 24  # escrows of a repository that are kept: a rotation makes two, and nobody fills the database
 
 
 def init_recovery(
@@ -107,7 +108,10 @@ def store_escrow(
     url: str = "",
     host_keys: Sequence[str] = (),
 ) -> Escrow | None:
-    """Keep what a host sealed; the same again changes nothing. None for a key that is not the tenant's."""
+    """Keep what a host sealed; the same again changes nothing. None for a key that is not the tenant's.
+
+    Raises TooMany, since older ones are kept for ever, lest rubbish push a good one out.
+    """
     key = session.scalar(
         select(RecoveryKey)
         .where(RecoveryKey.tenant_id == tenant_id, RecoveryKey.fingerprint == fingerprint)
@@ -120,6 +124,12 @@ def store_escrow(
     newest = newest_escrows(session, tenant_id, [repository_id]).get(repository_id)
     if newest is not None and (newest.digest, newest.url, newest.host_keys) == (digest, url, list(host_keys)):
         return newest
+    lately = Escrow.repository_id == repository_id, Escrow.created_at > now() - timedelta(days=1)
+    if (session.scalar(select(func.count()).select_from(Escrow).where(*lately)) or 0) >= A_DAY:
+        raise TooMany(
+            f"repository {repository_id} was sealed {A_DAY} times within a day: see on its host who does that, "
+            "and provision it tomorrow"
+        )
     row = Escrow(
         tenant_id=tenant_id,
         repository_id=repository_id,
@@ -140,10 +150,13 @@ def newest_escrows(
     session: Session, tenant_id: uuid.UUID, repository_ids: Sequence[uuid.UUID], before: datetime | None = None
 ) -> dict[uuid.UUID, Escrow]:
     """Return the newest escrow of each repository that has one; with `before` the newest that came before."""
+    newer = aliased(Escrow)
     mine = [Escrow.tenant_id == tenant_id, Escrow.repository_id.in_(repository_ids)]
+    later = [newer.repository_id == Escrow.repository_id, newer.id > Escrow.id]
     if before is not None:
         mine.append(Escrow.created_at < before)
-    rows = session.scalars(select(Escrow).where(*mine).order_by(Escrow.id))
+        later.append(newer.created_at < before)
+    rows = session.scalars(select(Escrow).where(*mine, ~exists().where(*later)))
     return {row.repository_id: row for row in rows}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from saveos.core import sealing
-from saveos.core.errors import Conflict, Invalid, NotFound
+from saveos.core.errors import Conflict, Invalid, NotFound, TooMany
 from saveos.jobs.models import Job, JobHost
 from saveos.maintenance import results
 from saveos.repositories.models import Repository
@@ -102,6 +102,12 @@ def test_the_newest_escrow_counts_and_older_ones_are_kept(
     assert state() == ("stale", {"fresh": 0, "stale": 1})
     store(b"four", other.fingerprint)
     assert state() == ("fresh", {"fresh": 1, "stale": 0})
+    for number in range(3, service.A_DAY):
+        last = b"rubbish %d" % number
+        store(last, other.fingerprint)
+    with pytest.raises(TooMany, match="within a day"):
+        store(b"one too many", other.fingerprint)
+    assert store(last, other.fingerprint).sealed == last, "what is there already is no new one"
 
 
 def test_a_host_can_only_seal_for_its_own_repositories(
