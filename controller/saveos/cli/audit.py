@@ -65,7 +65,7 @@ def list_acts(
         "what": "object",
         "detail": lambda a: _detail(a["detail"]),
     }
-    output.page(Client().page("/audit", None if everything else limit, **filters), columns, "Nothing.")
+    output.page(Client().page("/audit", None if everything else limit, **filters), columns, "No such act.")
 
 
 @audit.command(
