@@ -1,6 +1,5 @@
 """Commands about alerts and the channels they are told to."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -8,14 +7,13 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.client import Client, segment
-from saveos.cli.common import All, Limit, examples, group
+from saveos.cli.common import All, Limit, examples, group, length
 from saveos.cli.errors import FAILED, USAGE, CommandError
 
 alerts = group("What needs a person: hosts that are late, failing or silent.")
 channels = group("Where alerts are told: webhooks, mail, ntfy and others.")
 Alert = Annotated[str, typer.Argument(help="The alert's id.", metavar="ALERT")]
 Channel = Annotated[str, typer.Argument(help="The channel's name or id.", metavar="CHANNEL")]
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -175,7 +173,7 @@ def _show(alert: dict[str, Any]) -> None:
 
 
 def _length(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d{1,4})([mhdw])", text.strip())
-    if not match:
+    found = length(text)
+    if found is None:
         raise CommandError("--for takes a length like 30m, 8h, 7d or 2w.", USAGE)
-    return timedelta(**{UNITS[match.group(2)]: int(match.group(1))})
+    return found

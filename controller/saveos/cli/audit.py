@@ -1,8 +1,6 @@
 """Commands about the audit trail: who did what, when, and from where."""
 
 import json
-import re
-from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -10,11 +8,10 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.client import Client
-from saveos.cli.common import All, Limit, examples, group
+from saveos.cli.common import All, Limit, examples, group, moment
 from saveos.cli.download import save
 from saveos.cli.errors import USAGE, CommandError
 
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 audit = group("Who did what, when, and from where.")
 Actor = Annotated[str, typer.Option(help="Only of this user and their tokens.")]
 Action = Annotated[str, typer.Option(help='Only this action, as the list has it: "add host".')]
@@ -109,23 +106,6 @@ def _filters(actor: str, action: str, object_: str, address: str, since: str, un
         "until": moment(until, "--until", end=True) if until else "",
     }
     return {name: value for name, value in given.items() if value}
-
-
-def moment(text: str, option: str, *, end: bool = False) -> str:
-    """Return a time that was typed, as ISO in UTC: how long ago, or a day or time of this machine's zone.
-
-    With `end` a day means its end. Raises CommandError.
-    """
-    if ago := re.fullmatch(r"(\d{1,4})([mhdw])", text.strip()):
-        return (datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})).isoformat()
-    try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError as error:
-        sentence = f"{option} takes how long ago (7d, 12h, 30m), a day (2026-11-01) or 2026-11-01T14:00."
-        raise CommandError(sentence, USAGE) from error
-    if end and len(text.strip()) <= len("2026-11-01"):
-        found = datetime.combine(found.date(), time.max)
-    return found.astimezone(UTC).isoformat()
 
 
 def _detail(detail: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """Options and helpers that several commands share."""
 
 import json
+import re
 import shlex
 import sys
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,3 +92,27 @@ def confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         raise CommandError("Nobody is there to confirm: add --yes.", USAGE)
     return typer.confirm(question, err=True)
+
+
+def length(text: str) -> timedelta | None:
+    """Return a length of time that was typed: 30m, 8h, 7d or 2w; None for anything else."""
+    found = re.fullmatch(r"(\d{1,4})([mhdw])", text.strip())
+    units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    return timedelta(**{units[found[2]]: int(found[1])}) if found else None
+
+
+def moment(text: str, option: str, *, end: bool = False) -> str:
+    """Return a time that was typed, as ISO in UTC: how long ago, or a day or time of this machine's zone.
+
+    With `end` a day means its end. Raises CommandError.
+    """
+    if (ago := length(text)) is not None:
+        return (datetime.now(UTC) - ago).isoformat()
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        sentence = f"{option} takes how long ago (7d, 12h, 30m), a day (2026-11-01) or 2026-11-01T14:00."
+        raise CommandError(sentence, USAGE) from error
+    if end and len(text.strip()) <= len("2026-11-01"):
+        found = datetime.combine(found.date(), time.max)
+    return found.astimezone(UTC).isoformat()

@@ -17,7 +17,7 @@ import typer
 
 from saveos.cli import output
 from saveos.cli.client import Client, segment
-from saveos.cli.common import All, Limit, examples, group
+from saveos.cli.common import All, Limit, examples, group, moment
 from saveos.cli.errors import FINDINGS, REFUSED, UNREACHABLE, USAGE, CommandError
 
 recovery = group("The recovery key, escrow and recovery kits: restore when host and controller are gone.")
@@ -30,7 +30,9 @@ HostName = Annotated[str, typer.Argument(help="A host, by name or id.", metavar=
 Before = Annotated[
     str,
     typer.Option(
-        help="What the host sealed before this time (2026-11-23T00:00:00Z): where somebody broke into it since."
+        help="What the host sealed before this time (3d, 2026-11-23, 2026-11-23T14:00): where somebody "
+        "broke into it since.",
+        metavar="TIME",
     ),
 ]
 MANAGED = "managed: the controller holds the private half too, so whoever controls it can read every repository"
@@ -172,7 +174,7 @@ def open_(
     else:
         place = target or Path(f"saveos-secrets-{host}")
         client = Client()
-        items = client.get(f"/hosts/{segment(host)}/escrow", before=before)["items"]
+        items = client.get(f"/hosts/{segment(host)}/escrow", before=_earlier(before))["items"]
         opened = [_opened(item, _private(client, key, item["recovery_key"])) for item in items]
         _directory(place, new=True)
         for secret in opened:
@@ -206,7 +208,7 @@ def kit(
     Sealed, unless --key opens it: then the passphrase is in it, and it belongs where secrets belong.
     """
     client = Client()
-    then = f"?before={quote(before, safe='')}" if before else ""
+    then = f"?before={quote(_earlier(before), safe='')}" if before else ""
     packed = zipfile.ZipFile(io.BytesIO(client.get_bytes(f"/hosts/{segment(host)}/recovery-kit{then}")))
     place = _unpack(packed, target)
     found = _open_kit(place, key, client) if key or opened else []
@@ -297,6 +299,10 @@ def _unpack(packed: zipfile.ZipFile, target: Path) -> Path:
         _write(file, packed.read(entry).decode())
         file.chmod((entry.external_attr >> 16) & 0o700 or 0o600)
     return place
+
+
+def _earlier(before: str) -> str:
+    return moment(before, "--before") if before else ""
 
 
 def _directory(path: Path, *, new: bool = False) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from saveos.cli.audit import moment
+from saveos.cli.common import moment
 from saveos.cli.errors import CommandError
 from saveos.cli.main import main
 
